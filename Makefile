@@ -1,0 +1,58 @@
+# Everything runs in .venv, made from constraints.txt. `make` lists what there is.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+BUILD := build
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Rebuilt when what is to be installed changes; holds which extras are there.
+BASE := $(VENV)/.base
+TESTS := $(VENV)/.tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow test-gpu bench style quality golden clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(BASE): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(TESTS): $(BASE)
+	$(PIP) --editable '.[demo,test,quality]'
+	touch $@
+
+setup: $(BASE)  ## make .venv with gptoss-convert and llama.cpp in it
+
+demo: $(BASE)  ## make a small checkpoint, convert it to GGUF, prove it, run it in llama.cpp
+	@rm -rf $(BUILD)/demo && mkdir -p $(BUILD)/demo
+	@$(BIN)/python tests/support/demo.py $(BUILD)/demo
+
+test: $(TESTS)  ## run all tests
+	$(BIN)/pytest -m "not gpu and not slow"
+
+test-slow: $(TESTS)  ## run the proofs that take minutes
+	$(BIN)/pytest -m "slow"
+
+test-gpu: $(TESTS)  ## run the tests that need a GPU
+	$(BIN)/pytest -m "gpu"
+
+bench: $(TESTS)  ## measure time and memory beside cp on 4.2 GB
+	$(BIN)/python tests/support/bench.py $(BUILD)/bench
+
+style: $(TESTS)  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+quality: $(TESTS)  ## check format, lint and types; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tests/support/check_types.py
+
+golden: $(TESTS)  ## write tests/golden anew from the tools named there
+	$(BIN)/python tests/support/make_golden.py
+
+clean:  ## remove what was built, .venv too
+	rm -rf $(VENV) $(BUILD) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

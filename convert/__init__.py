@@ -1,0 +1,1 @@
+"""What people run: open a checkpoint, plan, run, verify, and the command line around them."""

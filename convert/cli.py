@@ -1,0 +1,227 @@
+"""The command line. The only module that prints or exits: 0 good, 1 failed, 2 usage."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from .. import __version__
+from ..formats.errors import GptOssConvertError, UsageError
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+# Rich's markup is off: brackets in our help are options and sizes, not styles.
+app = typer.Typer(
+    name="gptoss-convert",
+    help="Convert gpt-oss weights between layouts, byte for byte, and prove every conversion.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class DenseType(str, Enum):
+    """Encodings of the matrices outside the experts."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    f16 = "f16"
+    f32 = "f32"
+
+
+class ExpertType(str, Enum):
+    """Encodings of the experts."""
+
+    mxfp4 = "mxfp4"
+    bf16 = "bf16"
+    f16 = "f16"
+    f32 = "f32"
+
+
+class PresetName(str, Enum):
+    """Shapes of synthetic checkpoints."""
+
+    tiny = "tiny"
+    small = "20b"
+    large = "120b"
+
+
+Source = Annotated[Path, typer.Argument(metavar="SRC", help="A checkpoint directory, or a GGUF file.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless something fails.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be written; write nothing.")]
+NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not read the output back to prove it.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gptoss-convert {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def inspect(
+    source: Source,
+    as_json: AsJson = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every stored tensor.")] = False,
+) -> None:
+    """Show what a checkpoint is: model, layout, true encodings, template, special tokens. Reads headers only."""
+    from .checkpoint import open_checkpoint
+    from .report import describe
+
+    report = describe(open_checkpoint(source), tensors=tensors)
+    if as_json:
+        _print_json(report)
+        return
+    from . import render
+
+    _print_lines(render.checkpoint_lines(report))
+    typer.echo()
+    _print_table(render.role_table(report["roles"]))
+    if tensors:
+        typer.echo()
+        _print_table(render.tensor_table(report["tensors"]))
+
+
+@app.command()
+def to_gguf(
+    source: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT.gguf", help="The file to write.", show_default=False)],
+    dense: Annotated[
+        DenseType, typer.Option("--type", help="Encoding of attention and embeddings; auto keeps the stored one.")
+    ] = DenseType.auto,
+    experts: Annotated[
+        ExpertType, typer.Option(help="Encoding of the experts; mxfp4 moves the stored blocks undecoded.")
+    ] = ExpertType.mxfp4,
+    split_max_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Split into files of at most SIZE of tensors, such as 5G or 500M.")
+    ] = None,
+    dry_run: DryRun = False,
+    no_verify: NoVerify = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a GGUF file that llama.cpp runs, and prove that it holds the checkpoint."""
+    from .checkpoint import open_checkpoint
+    from .plan import plan
+    from .targets.gguf import GgufTarget, parse_size
+
+    split = None if split_max_size is None else parse_size(split_max_size)
+    target = GgufTarget(out, dense.value, experts.value, split)
+    planned = plan(open_checkpoint(source), target)
+    _carry_out(planned, dry_run=dry_run, prove=not no_verify, force=force, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def make_demo(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory to make.", show_default=False)],
+    preset: Annotated[PresetName, typer.Option(help="Shapes: a toy, or the true ones (13.8 and 65 GB).")] = PresetName.tiny,
+    layers: Annotated[int | None, typer.Option(help="Number of layers, if not the preset's.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other weights.")] = 0,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a checkpoint in the official layout with random weights, to try things with."""
+    from .demo import plan_demo
+
+    planned = plan_demo(directory, preset.value, layers, seed)
+    _carry_out(planned, dry_run=dry_run, prove=False, force=False, as_json=as_json, quiet=quiet)
+
+
+def _carry_out(planned: Plan, *, dry_run: bool, prove: bool, force: bool, as_json: bool, quiet: bool) -> None:
+    """Prints the plan or runs it, and says what was done."""
+    from rich.console import Console
+
+    from . import render
+    from .bar import progress_for
+    from .progress import Progress
+    from .report import describe_plan, describe_run
+    from .run import run
+
+    silent = as_json or quiet
+    report = describe_plan(planned)
+    if dry_run:
+        if as_json:
+            _print_json(report)
+        else:
+            _print_lines(render.plan_lines(report))
+            _print_table(render.role_table(report["roles"]))
+        return
+    if not silent:
+        _print_lines(render.plan_lines(report), to_stderr=True)
+    progress = Progress() if silent else progress_for(Console(stderr=True))
+    started = time.monotonic()
+    manifest = run(planned, progress, prove=prove, force=force)
+    seconds = time.monotonic() - started
+    if as_json:
+        _print_json(describe_run(manifest, seconds))
+    elif not quiet:
+        _print_lines([render.done_line(manifest, seconds)])
+        if prove or planned.source_bytes:
+            _print_lines([render.verdict_line(manifest)])
+
+
+def _print_json(report: dict[str, Any]) -> None:
+    typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+
+
+def _print_lines(lines: list[str], *, to_stderr: bool = False) -> None:
+    for line in lines:
+        typer.echo(line, err=to_stderr)
+
+
+def _print_table(table: Any) -> None:
+    """Prints a table at its full width: a redirected table is for tools and must not be cut."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console()
+    needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    console.width = max(console.width, needed)
+    console.print(table, crop=False, overflow="ignore")
+
+
+def main() -> NoReturn:
+    """The console script: runs a command and turns our errors into one message and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except GptOssConvertError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: nothing was kept", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _fail(error: GptOssConvertError) -> NoReturn:
+    """One message on stderr; with --json the error as an object on stdout."""
+    if "--json" in sys.argv:
+        _print_json({"error": error.fields()})
+    else:
+        typer.echo(f"error: {error}", err=True)
+    sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+if __name__ == "__main__":
+    main()

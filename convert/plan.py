@@ -1,0 +1,147 @@
+"""The plan of a conversion: every file, every tensor, every offset, before the first byte. Pure data, no side effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ..formats.codecs.encoding import GGML_MXFP4, MXFP4, Encoding
+from ..formats.digest import leaf_rows
+from .checkpoint import Checkpoint
+from .stored import StoredTensor
+
+# A slab's larger side. Big enough to amortise a system call, small enough for a few to stay in the processor's cache.
+SLAB_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file to write: `header` at offset 0, tensors behind it, `n_bytes` in all; what is not written is zero."""
+
+    path: Path
+    header: bytes
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class Move:
+    """One tensor's way from where it is stored to where it will be."""
+
+    source: StoredTensor
+    target: StoredTensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that are moved together because their rows alternate in the source or in the target (gate and up)."""
+
+    moves: tuple[Move, ...]
+    rows: int
+    slab_rows: int
+
+    def slabs(self) -> Iterator[tuple[int, int]]:
+        """The row ranges (begin, end) that the group is moved in."""
+        for begin in range(0, self.rows, self.slab_rows):
+            yield begin, min(self.rows, begin + self.slab_rows)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a target makes of a checkpoint.
+
+    `texts` are small files written as they are. `notes` are things a user should know. `atomic_directory` is set when
+    all files lie in one new directory that appears as a whole. `reopen` reads the written files back, given their paths.
+    """
+
+    name: str
+    files: tuple[OutputFile, ...]
+    tensors: dict[str, StoredTensor]
+    reopen: Callable[[Sequence[Path]], Checkpoint]
+    texts: tuple[tuple[Path, bytes], ...] = ()
+    notes: tuple[str, ...] = ()
+    atomic_directory: Path | None = None
+
+
+class Target(Protocol):
+    """A layout to write, with its options."""
+
+    def lay_out(self, checkpoint: Checkpoint) -> Layout:
+        """Where everything will lie. Raises GptOssConvertError if the checkpoint cannot be stored so."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A conversion, ready to run. `source_bytes` were accounted for: each belongs to exactly one tensor."""
+
+    source: Checkpoint
+    layout: Layout
+    groups: tuple[Group, ...]
+    source_bytes: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that will be written."""
+        return sum(file.n_bytes for file in self.layout.files) + sum(len(text) for _, text in self.layout.texts)
+
+    @property
+    def moves(self) -> Iterator[Move]:
+        """Every tensor's move."""
+        for group in self.groups:
+            yield from group.moves
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file that will be written."""
+        return [file.path for file in self.layout.files] + [path for path, _ in self.layout.texts]
+
+
+def plan(checkpoint: Checkpoint, target: Target) -> Plan:
+    """How `checkpoint` becomes `target`. Writes nothing.
+
+    Raises:
+        GptOssConvertError: the checkpoint cannot be stored so, or not every stored byte belongs to one tensor.
+    """
+    source_bytes = checkpoint.account()
+    layout = target.lay_out(checkpoint)
+    assert layout.tensors.keys() == checkpoint.tensors.keys()
+    groups = tuple(_groups(checkpoint.tensors, layout.tensors))
+    return Plan(checkpoint, layout, groups, source_bytes)
+
+
+def canonical(encoding: Encoding) -> Encoding:
+    """The canonical encoding that `encoding` is unpacked to."""
+    return MXFP4 if encoding is GGML_MXFP4 else encoding
+
+
+def _groups(source: dict[str, StoredTensor], target: dict[str, StoredTensor]) -> Iterator[Group]:
+    """Moves in the target's order; those that share an array with alternating rows become one group."""
+    members: dict[str, list[str]] = {}
+    leader_of_array: dict[tuple[Path, str], str] = {}
+    for name in target:
+        arrays = [
+            (span.array.file, span.array.name)
+            for stored in (source[name], target[name])
+            for span in stored.spans
+            if span.step > 1
+        ]
+        leader = next((leader_of_array[array] for array in arrays if array in leader_of_array), name)
+        for array in arrays:
+            leader_of_array[array] = leader
+        members.setdefault(leader, []).append(name)
+    for names in members.values():
+        yield _group([Move(source[name], target[name]) for name in names])
+
+
+def _group(moves: list[Move]) -> Group:
+    first = moves[0].source
+    cols = first.tensor.cols
+    assert all((move.source.tensor.rows, move.source.tensor.cols) == (first.tensor.rows, cols) for move in moves)
+    leaf = max(leaf_rows(canonical(move.source.encoding).row_bytes(cols)) for move in moves)
+    row_bytes = max(
+        sum(move.source.encoding.row_bytes(cols) for move in moves),
+        sum(move.target.encoding.row_bytes(cols) for move in moves),
+    )
+    slab_rows = max(1, SLAB_BYTES // row_bytes // leaf) * leaf
+    return Group(tuple(moves), first.tensor.rows, slab_rows)

@@ -1,0 +1,129 @@
+"""What a checkpoint or a plan is, as data: the source of every table and of `--json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from ..model.gguf_tokenizer import kv_to_facts
+from ..model.inventory import CanonicalTensor
+from ..model.tokenizer_files import TokenizerFacts, read_special_token_facts
+from .checkpoint import Checkpoint
+from .manifest import Manifest
+from .plan import Plan
+from .stored import StoredTensor
+
+# The keys of the config that a person looks for first.
+_CONFIG_KEYS = (
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_local_experts",
+    "num_experts_per_tok",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "max_position_embeddings",
+    "sliding_window",
+    "swiglu_limit",
+    "rms_norm_eps",
+    "rope_theta",
+)
+
+
+def describe(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, Any]:
+    """Everything `inspect` shows, as JSON data. `tensors` adds one entry per stored array."""
+    config = checkpoint.config
+    facts = tokenizer_facts(checkpoint)
+    report: dict[str, Any] = {
+        "path": str(checkpoint.path),
+        "layout": checkpoint.layout,
+        "parameters": checkpoint.n_parameters,
+        "active_parameters": active_parameters(checkpoint),
+        "tensor_bytes": checkpoint.account(),
+        "bits_per_weight": 8 * checkpoint.n_bytes / checkpoint.n_parameters,
+        "tensor_count": len(checkpoint.arrays),
+        "files": [{"name": file.name, "bytes": file.stat().st_size} for file in checkpoint.files],
+        "config": {key: getattr(config, key) for key in _CONFIG_KEYS} | {"yarn": asdict(config.yarn)},
+        "roles": role_table(checkpoint.tensors.values()),
+        "tokenizer": None if facts is None else asdict(facts),
+    }
+    if tensors:
+        report["tensors"] = [
+            {
+                "name": array.name,
+                "dtype": array.dtype,
+                "shape": list(array.shape),
+                "file": array.file.name,
+                "offset": array.offset,
+                "bytes": array.n_bytes,
+            }
+            for array in checkpoint.arrays
+        ]
+    return report
+
+
+def tokenizer_facts(checkpoint: Checkpoint) -> TokenizerFacts | None:
+    """Special tokens and the chat template, from a GGUF's keys or the directory's small files."""
+    if checkpoint.gguf is not None:
+        return kv_to_facts(checkpoint.gguf.kv)
+    return None if checkpoint.directory is None else read_special_token_facts(checkpoint.directory)
+
+
+def active_parameters(checkpoint: Checkpoint) -> int:
+    """Parameters that one token's forward pass multiplies with: its experts only, without the embedding's lookup."""
+    config = checkpoint.config
+
+    def used(tensor: CanonicalTensor) -> int:
+        if tensor.role == "embedding":
+            return 0
+        if tensor.role in ("experts", "expert bias"):
+            return tensor.n_elements * config.num_experts_per_tok // config.num_local_experts
+        return tensor.n_elements
+
+    return sum(used(stored.tensor) for stored in checkpoint.tensors.values())
+
+
+def role_table(tensors: Iterable[StoredTensor]) -> list[dict[str, Any]]:
+    """Tensors, parameters, bytes and bits per weight by role and encoding, largest first."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for stored in tensors:
+        key = (stored.tensor.role, stored.encoding.name)
+        row = rows.setdefault(key, {"role": key[0], "encoding": key[1], "tensors": 0, "parameters": 0, "bytes": 0})
+        row["tensors"] += 1
+        row["parameters"] += stored.tensor.n_elements
+        row["bytes"] += stored.n_bytes
+    for row in rows.values():
+        row["bits_per_weight"] = 8 * row["bytes"] / row["parameters"]
+    return sorted(rows.values(), key=lambda row: -row["bytes"])
+
+
+def describe_plan(plan: Plan) -> dict[str, Any]:
+    """What a run will write, as JSON data: `--dry-run`."""
+    data_bytes = sum(stored.n_bytes for stored in plan.layout.tensors.values())
+    return {
+        "source": {"path": str(plan.source.path), "layout": plan.source.layout, "tensor_bytes": plan.source_bytes},
+        "layout": plan.layout.name,
+        "bytes": plan.n_bytes,
+        "tensor_bytes": data_bytes,
+        "parameters": plan.source.n_parameters,
+        "bits_per_weight": 8 * data_bytes / plan.source.n_parameters,
+        "files": [{"path": str(file.path), "bytes": file.n_bytes} for file in plan.layout.files]
+        + [{"path": str(path), "bytes": len(text)} for path, text in plan.layout.texts],
+        "roles": role_table(plan.layout.tensors.values()),
+        "notes": list(plan.layout.notes),
+    }
+
+
+def describe_run(manifest: Manifest, seconds: float) -> dict[str, Any]:
+    """What a run did, as JSON data; `digests` are canonical, by canonical name."""
+    verdict = manifest.verdict
+    return describe_plan(manifest.plan) | {
+        "seconds": round(seconds, 3),
+        "verified": None if verdict is None else verdict.holds,
+        "checks": [] if verdict is None else [asdict(check) for check in verdict.checks],
+        "rounded": manifest.rounded,
+        "digests": manifest.digests,
+    }

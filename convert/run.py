@@ -1,0 +1,103 @@
+"""Runs a plan: slabs from a small pool of threads, written in place at planned offsets, proven, then named."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from ..formats.errors import GptOssConvertError, OutputError
+from ..formats.files import DataFile, open_data_file, sync_directory
+from .manifest import Manifest
+from .plan import Plan
+from .progress import Progress
+from .staging import Staging, refuse_existing
+from .transfer import SlabMover
+from .verify import refuse_unproven, verify
+from .workers import run_slabs
+
+_NO_ACCESS = "Choose a directory that you may write to."
+_REMEDIES = {
+    errno.ENOSPC: "Free some space or write to another disk.",
+    errno.EFBIG: "This disk or account does not allow files so large; use --split-max-size.",
+    errno.EACCES: _NO_ACCESS,
+    errno.EPERM: _NO_ACCESS,
+    errno.EROFS: _NO_ACCESS,
+}
+
+
+def run(plan: Plan, progress: Progress | None = None, *, prove: bool = True, force: bool = False) -> Manifest:
+    """Writes the plan's files and proves them; only then do they get their names.
+
+    Args:
+        plan: what to do.
+        progress: told of every slab.
+        prove: digest the source while reading it, read everything back and compare (see `verify`).
+        force: replace outputs that exist.
+
+    Raises:
+        OutputError: it exists already, no space, no permission, another run.
+        CodecError, CheckpointError: the source holds invalid values, or changed while it was read.
+        VerificationError: the written files do not hold what the source held.
+        In every case nothing is left behind, and what was there before is untouched.
+    """
+    progress = progress or Progress()
+    staging = Staging(plan)
+    with _os_errors(plan):
+        refuse_existing(plan, force=force)
+        with staging.prepared():
+            manifest = _write(plan, staging, progress, digest=prove)
+            if prove:
+                manifest = replace(manifest, verdict=verify(manifest, progress))
+                refuse_unproven(manifest)
+            staging.commit()
+    return replace(manifest, files=tuple(plan.paths))
+
+
+def _write(plan: Plan, staging: Staging, progress: Progress, *, digest: bool) -> Manifest:
+    """Writes everything under temporary names and syncs it to the disk."""
+    progress.begin("writing", sum(move.source.n_bytes for move in plan.moves))
+    with ExitStack() as stack:
+        outputs: dict[Path, DataFile] = {}
+        for file in plan.layout.files:
+            outputs[file.path] = output = stack.enter_context(open_data_file(staging.path(file.path), create=True))
+            output.resize(file.n_bytes)
+            output.write_at(memoryview(file.header), 0)
+        reader = stack.enter_context(plan.source.make_reader())
+        mover = SlabMover(plan, reader, outputs, progress, digest=digest)
+        run_slabs(((group, *rows) for group in plan.groups for rows in group.slabs()), mover.move)
+        for path, text in plan.layout.texts:
+            output = stack.enter_context(open_data_file(staging.path(path), create=True))
+            output.write_at(memoryview(text), 0)
+            outputs[path] = output
+        for output in outputs.values():
+            output.sync()
+    if plan.layout.atomic_directory is not None:
+        sync_directory(staging.path(plan.paths[0]).parent)
+    progress.end()
+    return Manifest(
+        plan,
+        files=tuple(staging.path(path) for path in plan.paths),
+        digests={name: digest.hexdigest() for name, digest in mover.digests.items()},
+        rounded=mover.rounded,
+        rounded_digests={name: mover.written[name].hexdigest() for name in mover.rounded if name in mover.written},
+    )
+
+
+@contextmanager
+def _os_errors(plan: Plan) -> Iterator[None]:
+    """Turns what the operating system says into an error of ours that names the file and the remedy."""
+    try:
+        yield
+    except GptOssConvertError:
+        raise
+    except OSError as error:
+        sources = {str(file) for file in plan.source.files}
+        reading = error.filename is not None and str(error.filename) in sources
+        raise OutputError(
+            f"the file cannot be {'read' if reading else 'written'}: {error.strerror or error}",
+            file=error.filename or plan.paths[0],
+            remedy="Check the file's permissions." if reading else _REMEDIES.get(error.errno or 0),
+        ) from error

@@ -1,0 +1,1 @@
+"""One module per layout that can be read: files to a Checkpoint."""

@@ -1,0 +1,179 @@
+"""Moves one slab: read once, checked, digested, packed into the target's bytes, written in place."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..formats.codecs import e8m0, floats
+from ..formats.codecs.encoding import Encoding
+from ..formats.codecs.mxfp4 import Mxfp4
+from ..formats.codecs.slab import Scratch, Slab, pack, planes
+from ..formats.digest import TensorDigest, leaf_rows
+from ..formats.errors import CodecError
+from ..formats.files import DataFile
+from .plan import Group, Move, Plan, canonical
+from .progress import Progress
+from .reading import FileReader, SlabReader, intervals, views
+from .stored import StoredTensor
+
+# source and target encodings between which a value can fall
+_COARSER = {("BF16", "F16"), ("MXFP4", "F16"), ("F32", "F16"), ("F32", "BF16"), ("F16", "BF16")}
+
+COPY_BYTES = 1 << 20
+
+
+def source_digest(move: Move) -> TensorDigest:
+    """An empty canonical digest of what is moved."""
+    return _digest(move, canonical(move.source.encoding))
+
+
+def written_digest(move: Move) -> TensorDigest:
+    """An empty digest of the floats that what is moved becomes; its leaves are those of the source's."""
+    return _digest(move, move.target.encoding)
+
+
+def _digest(move: Move, encoding: Encoding) -> TensorDigest:
+    tensor = move.source.tensor
+    leaf = leaf_rows(canonical(move.source.encoding).row_bytes(tensor.cols))
+    return TensorDigest(encoding.name, tensor.shape, tensor.rows, leaf)
+
+
+def may_round(move: Move) -> bool:
+    """True if the target's encoding is coarser than the source's, so that values may have to be rounded."""
+    source, target = canonical(move.source.encoding).name, move.target.encoding.name
+    return (source, target) in _COARSER
+
+
+def contiguous_planes(slab: Slab, scratch: Scratch) -> list[NDArray[Any]]:
+    """The slab's canonical bytes as C-contiguous arrays [N, …], copied into `scratch` where rows are strided."""
+    found = []
+    for number, plane in enumerate(planes(slab)):
+        if not plane.flags.c_contiguous:
+            copy = scratch.array(f"plane{number}", plane.shape, plane.dtype)
+            np.copyto(copy, plane)
+            plane = copy
+        found.append(plane)
+    return found
+
+
+def refuse_invalid(slab: Slab, stored: StoredTensor, begin: int) -> None:
+    """Raises CodecError if the slab, whose first row is `begin`, holds NaN, an infinity, or scale byte 255."""
+    if isinstance(slab, Mxfp4):
+        found = e8m0.find_nan(slab.scales)
+        problem, expected, value = "the scale of a block is not a number", "a scale byte of 0 to 254", "255"
+    else:
+        found = floats.find_nonfinite(slab.values, slab.encoding.name)
+        problem, expected, value = "a value is not finite", "finite numbers", "NaN or infinity"
+    if found is None:
+        return
+    row, col = found
+    span = stored.spans[-1]
+    raise CodecError(
+        f"{problem} ({_place(stored, begin + row, col)})",
+        file=span.array.file,
+        tensor=span.array.name,
+        expected=expected,
+        found=value,
+        remedy="The file is damaged or the model diverged in training; get the weights again.",
+    )
+
+
+def _place(stored: StoredTensor, row: int, col: int) -> str:
+    """Where in the canonical tensor: its index, or expert, row and block."""
+    shape = stored.tensor.shape
+    if stored.tensor.cols == 1:
+        return f"{stored.tensor.name}{list(map(int, np.unravel_index(row, shape)))}"
+    index = list(map(int, np.unravel_index(row, shape[:-1])))
+    unit = "block" if canonical(stored.encoding).block_elements > 1 else "column"
+    return f"{stored.tensor.name}{index}, {unit} {col}"
+
+
+class SlabMover:
+    """Moves slabs from a reader to open output files. `move` may be called from any thread.
+
+    `digests` are of the sources in canonical form; `written` are of tensors that may be rounded, as they are written;
+    `rounded` counts their values that changed.
+    """
+
+    def __init__(
+        self, plan: Plan, reader: SlabReader, outputs: Mapping[Path, DataFile], progress: Progress, *, digest: bool
+    ) -> None:
+        self._reader = reader
+        self._outputs = outputs
+        self._progress = progress
+        self._lock = threading.Lock()
+        self.digests: dict[str, TensorDigest] = {}
+        self.written: dict[str, TensorDigest] = {}
+        self.rounded: dict[str, int] = {}
+        for move in plan.moves:
+            name = move.source.tensor.name
+            if digest:
+                self.digests[name] = source_digest(move)
+            if digest and may_round(move):
+                self.written[name] = written_digest(move)
+
+    def move(self, group: Group, begin: int, end: int, scratch: Scratch) -> None:
+        """Moves rows `begin … end - 1` of the group's tensors."""
+        if self.digests or not self._copy(group, begin, end, scratch):
+            self._convert(group, begin, end, scratch)
+        n_bytes = sum(move.source.n_bytes // group.rows for move in group.moves) * (end - begin)
+        self._progress.advance(n_bytes, group.moves[-1].target.spans[0].array.name)
+
+    def _convert(self, group: Group, begin: int, end: int, scratch: Scratch) -> None:
+        slabs = self._reader.load([move.source for move in group.moves], begin, end, scratch)
+        targets = [move.target for move in group.moves]
+        buffers = {
+            key: (first, scratch.take(f"write{number}", last - first))
+            for number, (key, (first, last)) in enumerate(intervals(targets, begin, end).items())
+        }
+        for move, slab in zip(group.moves, slabs, strict=True):
+            name = move.source.tensor.name
+            refuse_invalid(slab, move.source, begin)
+            if name in self.digests:
+                self.digests[name].update(begin, contiguous_planes(slab, scratch))
+            parts = views(move.target, begin, end, buffers)
+            n_rounded = _pack(slab, move, begin, parts)
+            if n_rounded:
+                with self._lock:
+                    self.rounded[name] = self.rounded.get(name, 0) + n_rounded
+            if name in self.written:
+                self.written[name].update(begin, parts)
+        for (file, _), (first, buffer) in buffers.items():
+            self._outputs[file].write_at(buffer.data, first)
+
+    def _copy(self, group: Group, begin: int, end: int, scratch: Scratch) -> bool:
+        """Lets the kernel copy a slab whose bytes do not change; False if they do."""
+        (first, *others) = group.moves
+        source, target = first.source, first.target
+        same = source.encoding is target.encoding and source.is_contiguous and target.is_contiguous
+        if others or not same or not isinstance(self._reader, FileReader):
+            return False
+        buffer = scratch.take("copy", COPY_BYTES)
+        for source_span, target_span in zip(source.spans, target.spans, strict=True):
+            offset, last = source_span.interval(begin, end)
+            output = self._outputs[target_span.array.file]
+            file = self._reader.file(source_span.array.file)
+            output.copy_from(file, offset, target_span.interval(begin, end)[0], last - offset, buffer.data)
+        return True
+
+
+def _pack(slab: Slab, move: Move, begin: int, parts: list[NDArray[np.uint8]]) -> int:
+    """`pack`, with an overflow's place in the source."""
+    try:
+        return pack(slab, move.target.encoding, parts)
+    except CodecError as error:
+        span = move.source.spans[0]
+        raise CodecError(
+            f"{move.target.encoding.name} cannot hold the tensor (rows from {begin} on): {error.problem}",
+            file=span.array.file,
+            tensor=span.array.name,
+            expected=error.expected,
+            found=error.found,
+            remedy="Use a wider type: bf16 and f32 hold every value that MXFP4 and BF16 hold.",
+        ) from None

@@ -1,0 +1,166 @@
+"""Proves written files: opens them with our own reader and compares canonical digests with the source's.
+
+The way back shares nothing with the way there but the table of the layout: the container's reader, `unpack` and
+`restore` are the inverse functions. What must hold:
+
+1. every planned tensor is there, at its offset, with its type and shape, and nothing else is;
+2. every byte of tensor data belongs to exactly one tensor, in the source and in the files written;
+3. the canonical digest of every tensor equals the one taken of the source while it was read.
+
+A tensor whose values had to be rounded (F16 only) cannot return; then what was written must read back as it was written,
+and how many values changed is said.
+"""
+
+from __future__ import annotations
+
+from ..formats.codecs.encoding import MXFP4
+from ..formats.codecs.mxfp4 import Mxfp4
+from ..formats.codecs.slab import Scratch, Slab, restore
+from ..formats.errors import GptOssConvertError, VerificationError
+from .checkpoint import Checkpoint
+from .manifest import Check, Manifest, Verdict
+from .plan import Group, Move, Plan, canonical
+from .progress import Progress
+from .reading import SlabReader
+from .stored import StoredTensor
+from .transfer import contiguous_planes, source_digest, written_digest
+from .workers import run_slabs
+
+
+def verify(manifest: Manifest, progress: Progress | None = None) -> Verdict:
+    """The proof that the manifest's files hold what its source held. Needs a manifest with digests."""
+    plan = manifest.plan
+    n_files = len(plan.layout.files)
+    try:
+        written = plan.layout.reopen(manifest.files[:n_files])
+    except GptOssConvertError as error:
+        return Verdict((Check("the files can be read", False, str(error)),))
+    checks = [_check_header(plan, written), _check_accounts(plan, written), _check_texts(manifest)]
+    if all(check.holds for check in checks):
+        checks.append(_check_digests(manifest, written, progress or Progress()))
+    return Verdict(tuple(checks))
+
+
+def refuse_unproven(manifest: Manifest) -> None:
+    """Raises VerificationError unless the manifest's verdict holds."""
+    assert manifest.verdict is not None
+    if manifest.verdict.holds:
+        return
+    failure = manifest.verdict.failures[0]
+    raise VerificationError(
+        f"not true of what was written: {failure.claim}",
+        file=manifest.plan.paths[0],
+        found=failure.detail,
+        remedy="Nothing was kept. Check the disk and the memory of this machine, then run it again; "
+        "if it happens again, please report it.",
+    )
+
+
+def _check_header(plan: Plan, written: Checkpoint) -> Check:
+    claim = "every planned tensor is there with its type, shape and offset"
+    for name, planned in plan.layout.tensors.items():
+        found = written.tensors[name]
+        if found.encoding is not planned.encoding or _where(found) != _where(planned):
+            return Check(claim, False, f"{name}: planned {_where(planned)}, found {_where(found)}")
+    return Check(claim, True, f"{len(written.tensors)} tensors")
+
+
+def _where(stored: StoredTensor) -> list[tuple[str, str, tuple[int, ...], int, int]]:
+    return [(s.array.name, s.array.dtype, s.array.shape, s.array.offset, s.array.n_bytes) for s in stored.spans]
+
+
+def _check_accounts(plan: Plan, written: Checkpoint) -> Check:
+    claim = "every byte is used exactly once"
+    try:
+        written_bytes = written.account()
+    except VerificationError as error:
+        return Check(claim, False, str(error))
+    parameters = (plan.source.n_parameters, written.n_parameters)
+    if parameters[0] != parameters[1]:
+        return Check(claim, False, f"{parameters[0]:,} parameters became {parameters[1]:,}")
+    return Check(claim, True, f"{plan.source_bytes:,} bytes read, {written_bytes:,} written")
+
+
+def _check_texts(manifest: Manifest) -> Check:
+    claim = "headers and small files read back as they were planned"
+    layout = manifest.plan.layout
+    expected = [file.header for file in layout.files] + [text for _, text in layout.texts]
+    for path, content in zip(manifest.files, expected, strict=True):
+        with path.open("rb") as file:
+            if file.read(len(content)) != content:
+                return Check(claim, False, f"{path.name} differs")
+    return Check(claim, True, f"{len(expected)} files")
+
+
+def _check_digests(manifest: Manifest, written: Checkpoint, progress: Progress) -> Check:
+    """Reads everything back and compares digests, tensor by tensor."""
+    plan = manifest.plan
+    progress.begin("verifying", written.n_bytes)
+    with written.make_reader() as reader, plan.source.make_reader() as source:
+        check = _ReadBack(manifest, written, reader, source, progress)
+        run_slabs(((group, *rows) for group in plan.groups for rows in group.slabs()), check.slab)
+    progress.end()
+    wrong = check.wrong()
+    claim = "every tensor's digest equals the source's"
+    if wrong:
+        return Check(claim, False, f"{len(wrong)} tensors differ, the first is {wrong[0]}")
+    exact = len(manifest.digests) - len(manifest.rounded)
+    if not manifest.rounded:
+        return Check(claim, True, f"{exact} of {exact} tensors identical")
+    n_values = sum(manifest.rounded.values())
+    detail = f"{exact} tensors identical, {len(manifest.rounded)} rounded in {n_values:,} values"
+    return Check("every tensor's digest equals the source's, or what its rounding gave", True, detail)
+
+
+class _ReadBack:
+    """Digests the written tensors in the source's canonical form."""
+
+    def __init__(
+        self, manifest: Manifest, written: Checkpoint, reader: SlabReader, source: SlabReader, progress: Progress
+    ) -> None:
+        self._manifest = manifest
+        self._written = written
+        self._reader = reader
+        self._source = source
+        self._progress = progress
+        self._digests = {
+            move.source.tensor.name: (
+                written_digest(move) if move.source.tensor.name in manifest.rounded else source_digest(move)
+            )
+            for move in manifest.plan.moves
+        }
+        self._inexact: set[str] = set()
+
+    def slab(self, group: Group, begin: int, end: int, scratch: Scratch) -> None:
+        """Digests rows `begin … end - 1` of the group's tensors."""
+        stored = [self._written.tensors[move.target.tensor.name] for move in group.moves]
+        slabs = self._reader.load(stored, begin, end, scratch)
+        for number, (move, slab) in enumerate(zip(group.moves, slabs, strict=True)):
+            name = move.source.tensor.name
+            if name not in self._manifest.rounded:
+                slab = self._restored(move, slab, begin, end, scratch, f"back{number}")
+            self._digests[name].update(begin, contiguous_planes(slab, scratch))
+        n_bytes = sum(tensor.n_bytes // group.rows for tensor in stored) * (end - begin)
+        self._progress.advance(n_bytes, stored[-1].spans[0].array.name)
+
+    def _restored(self, move: Move, slab: Slab, begin: int, end: int, scratch: Scratch, name: str) -> Slab:
+        """The slab as its source encodes it; the scales of decoded experts are read again from the source."""
+        encoding = canonical(move.source.encoding)
+        scales = None
+        if encoding is MXFP4 and not isinstance(slab, Mxfp4):
+            (like,) = self._source.load([move.source], begin, end, scratch.nested("source"))
+            assert isinstance(like, Mxfp4)
+            scales = like.scales
+        restored, n_inexact = restore(slab, encoding, scales, scratch, name)
+        if n_inexact:
+            self._inexact.add(move.source.tensor.name)
+        return restored
+
+    def wrong(self) -> list[str]:
+        """Canonical names of the tensors whose digests differ."""
+        expected = self._manifest.digests | self._manifest.rounded_digests
+        return [
+            name
+            for name, digest in self._digests.items()
+            if name in self._inexact or digest.hexdigest() != expected[name]
+        ]

@@ -1,0 +1,1 @@
+"""How a tensor's elements are stored: one module per encoding."""

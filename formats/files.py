@@ -1,0 +1,190 @@
+"""Files read and written at absolute offsets by several threads, on every operating system.
+
+`open_data_file` gives a `PosixFile` (pread, pwrite, copy_file_range) where the system has those calls, else its
+portable twin (a lock around seek, read and write). Set GPTOSS_CONVERT_PORTABLE_FILES=1 to force the twin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import threading
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+
+from .errors import CheckpointError
+
+PORTABLE_VARIABLE = "GPTOSS_CONVERT_PORTABLE_FILES"
+
+# One copy_file_range call moves at most this much, so that progress is seen and a signal is served.
+COPY_BYTES = 16 << 20
+
+# What copy_file_range says where the file systems cannot do it together; then bytes go through a buffer.
+_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
+
+
+class DataFile(ABC):
+    """An open file with positioned reads and writes. Every method may be called from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @abstractmethod
+    def _read(self, buffer: memoryview, offset: int) -> int: ...
+
+    @abstractmethod
+    def _write(self, data: memoryview, offset: int) -> int: ...
+
+    @abstractmethod
+    def fileno(self) -> int: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fills `buffer` (bytes) from `offset`. Raises CheckpointError if the file ends before."""
+        done = 0
+        while done < len(buffer):
+            n_bytes = self._read(buffer[done:], offset + done)
+            if n_bytes == 0:
+                raise CheckpointError(
+                    "the file ended while it was being read",
+                    file=self.path,
+                    expected=f"{len(buffer)} bytes from offset {offset}",
+                    found=f"{done} bytes",
+                    remedy="Do not change the files while they are converted; download the file again if it is short.",
+                )
+            done += n_bytes
+
+    def write_at(self, data: memoryview, offset: int) -> None:
+        """Writes all of `data` (bytes) at `offset`. Raises OSError."""
+        done = 0
+        while done < len(data):
+            done += self._write(data[done:], offset + done)
+
+    def copy_from(self, source: DataFile, source_offset: int, offset: int, n_bytes: int, buffer: memoryview) -> None:
+        """Copies `n_bytes` of `source` into this file, through `buffer` where the kernel cannot do it."""
+        done = 0
+        while done < n_bytes:
+            part = buffer[: min(len(buffer), n_bytes - done)]
+            source.read_into(part, source_offset + done)
+            self.write_at(part, offset + done)
+            done += len(part)
+
+    def resize(self, n_bytes: int) -> None:
+        """Makes the file `n_bytes` long; bytes never written read as zero."""
+        os.truncate(self.fileno(), n_bytes)
+
+    def sync(self) -> None:
+        """Returns once every byte is on the disk."""
+        os.fsync(self.fileno())
+
+    def __enter__(self) -> DataFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class PosixFile(DataFile):
+    """Positioned reads and writes by the kernel: no lock, no shared position."""
+
+    def __init__(self, path: Path, flags: int) -> None:
+        super().__init__(path)
+        self._fd = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
+
+    def _read(self, buffer: memoryview, offset: int) -> int:
+        return os.preadv(self._fd, [buffer], offset)
+
+    def _write(self, data: memoryview, offset: int) -> int:
+        return os.pwrite(self._fd, data, offset)
+
+    def copy_from(self, source: DataFile, source_offset: int, offset: int, n_bytes: int, buffer: memoryview) -> None:
+        done = 0
+        while done < n_bytes and hasattr(os, "copy_file_range"):
+            want = min(COPY_BYTES, n_bytes - done)
+            try:
+                moved = os.copy_file_range(source.fileno(), self._fd, want, source_offset + done, offset + done)
+            except OSError as error:
+                if error.errno in _NO_KERNEL_COPY:
+                    break
+                raise
+            if moved == 0:
+                break
+            done += moved
+        super().copy_from(source, source_offset + done, offset + done, n_bytes - done, buffer)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class PortableFile(DataFile):
+    """The twin for systems without pread: one lock around the file's position."""
+
+    def __init__(self, path: Path, mode: str) -> None:
+        super().__init__(path)
+        self._file = Path(path).open(mode, buffering=0)  # noqa: SIM115 - closed by close()
+        self._lock = threading.Lock()
+
+    def _read(self, buffer: memoryview, offset: int) -> int:
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.readinto(buffer) or 0  # type: ignore[attr-defined]
+
+    def _write(self, data: memoryview, offset: int) -> int:
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.write(data) or 0
+
+    def resize(self, n_bytes: int) -> None:
+        with self._lock:
+            self._file.truncate(n_bytes)
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def uses_portable_files() -> bool:
+    """True where the portable twin is used: the system has no positioned calls, or the variable asks for it."""
+    return os.environ.get(PORTABLE_VARIABLE) == "1" or not (hasattr(os, "preadv") and hasattr(os, "pwrite"))
+
+
+def open_data_file(path: Path, *, create: bool = False) -> DataFile:
+    """Opens `path` to read, or creates it anew to read and write. Raises OSError."""
+    if uses_portable_files():
+        return PortableFile(path, "w+b" if create else "rb")
+    return PosixFile(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC if create else os.O_RDONLY)
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Renames `source` to `target` in one step, replacing it. Raises OSError."""
+    source.replace(target)
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes renames inside `directory` durable; does nothing where directories cannot be synced (Windows)."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Some network file systems refuse fsync on a directory; the rename itself has happened.
+        with contextlib.suppress(OSError):
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def free_bytes(directory: Path) -> int:
+    """Bytes that this user may still write below `directory`. Raises OSError."""
+    return shutil.disk_usage(directory).free

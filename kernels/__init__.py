@@ -1,0 +1,1 @@
+"""What must run fast on a GPU."""

@@ -1,0 +1,1 @@
+"""What gpt-oss is: its config, its tensors, its layouts, its tokenizer."""

@@ -26,7 +26,7 @@ from ..formats.errors import UsageError
 from ..model.config import GptOssConfig, parse_config
 from ..model.config_checks import layer_types
 from ..model.demo_tokenizer import demo_tokenizer_files
-from ..model.harmony import OFFICIAL_FIRST_SPECIAL, OFFICIAL_N_TEXT_TOKENS
+from ..model.harmony import OFFICIAL_N_TEXT_TOKENS
 from ..model.hf_files import GPT_OSS_20B, GPT_OSS_120B
 from ..model.inventory import inventory
 from ..model.layouts.official_shards import SHARD_BYTES
@@ -41,11 +41,10 @@ _CODE_RMS = math.sqrt(sum(value * value for value in (0, 0.5, 1, 1.5, 2, 3, 4, 6
 
 @dataclass(frozen=True)
 class Preset:
-    """A model to make: its config, how many text tokens its tokenizer has, where the special ones begin, shard size."""
+    """A model to make: its config, how many text tokens its tokenizer has, and bytes per shard."""
 
     config: Mapping[str, object]
     n_text: int
-    first_special: int
     shard_bytes: int
 
 
@@ -66,9 +65,9 @@ _TINY = GPT_OSS_20B | {
 }
 
 PRESETS: dict[str, Preset] = {
-    "tiny": Preset(_TINY, n_text=384, first_special=384, shard_bytes=1_000_000),
-    "20b": Preset(GPT_OSS_20B, OFFICIAL_N_TEXT_TOKENS, OFFICIAL_FIRST_SPECIAL, SHARD_BYTES),
-    "120b": Preset(GPT_OSS_120B, OFFICIAL_N_TEXT_TOKENS, OFFICIAL_FIRST_SPECIAL, SHARD_BYTES),
+    "tiny": Preset(_TINY, n_text=384, shard_bytes=1_000_000),
+    "20b": Preset(GPT_OSS_20B, OFFICIAL_N_TEXT_TOKENS, SHARD_BYTES),
+    "120b": Preset(GPT_OSS_120B, OFFICIAL_N_TEXT_TOKENS, SHARD_BYTES),
 }
 
 
@@ -83,7 +82,7 @@ def plan_demo(out: Path, preset: str = "tiny", layers: int | None = None, seed: 
             raise UsageError("a model needs a layer", expected="--layers 1 or more", found=layers)
         raw |= {"num_hidden_layers": layers, "layer_types": layer_types(layers)}
     config = parse_config(raw)
-    texts = demo_tokenizer_files(chosen.n_text, chosen.first_special, config.vocab_size)
+    texts = demo_tokenizer_files(chosen.n_text, config.vocab_size)
     return plan(synthetic_checkpoint(config, seed), HfTarget(out, texts, chosen.shard_bytes))
 
 

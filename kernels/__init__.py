@@ -1,1 +1,1 @@
-"""What must run fast on a GPU."""
+"""What must run fast on a GPU: Triton kernels that read the stored bytes as they are. Linux only."""

@@ -13,7 +13,7 @@ from itertools import pairwise
 from ..formats.errors import UsageError
 from .harmony import CHAT_TEMPLATE, N_SPECIAL_TOKENS, special_tokens
 from .hf_files import generation_config, special_tokens_map, tokenizer_config, tokenizer_json
-from .tokenizer import byte_alphabet
+from .tokenizer_json import byte_alphabet
 
 # No combining marks: llama.cpp's gpt-4o split ends a word before one, the o200k pattern does not.
 _TRAINING_TEXT = """\

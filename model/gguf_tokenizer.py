@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from ..formats.containers.gguf_types import ValueType
 from ..formats.containers.gguf_values import GgufValue
 from ..formats.containers.gguf_writer import boolean, i32s, string, strings, u32
-from .tokenizer import AddedToken, Tokenizer
+from .tokenizer import Tokenizer
 from .tokenizer_files import SpecialToken, TokenizerFacts, template_facts
+from .tokenizer_json import AddedToken
 
 PREFIX = "tokenizer."
 

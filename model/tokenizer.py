@@ -5,42 +5,19 @@
     chat_template.jinja                   the chat template
     config.json, generation_config.json   ids of the tokens that begin, end and pad
 
-Source: Hugging Face tokenizers 0.23 (`Tokenizer.to_str`); llama.cpp `conversion/base.py` (get_vocab_base).
+Source: llama.cpp `conversion/base.py` (get_vocab_base), `gguf-py/gguf/vocab.py` (SpecialVocab).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from ..formats.errors import TokenizerError
-from ..formats.json_text import excerpt, read_json_file
-from .harmony import O200K_PATTERN
-from .tokenizer_files import (
-    ROLES,
-    SmallFiles,
-    SpecialToken,
-    TokenizerFacts,
-    read_small_files,
-    template_facts,
-)
-
-MAX_TOKENIZER_BYTES = 128 * 2**20
-"""The official tokenizer.json has 27,868,174 bytes."""
-
-_MAX_DEPTH = 32
-_COPY_OFFICIAL = "Copy tokenizer.json from openai/gpt-oss-20b (the file of 120b is the same)."
-_COPY_AGAIN = "Copy the tokenizer's files again from where the model came from."
-
-
-@dataclass(frozen=True)
-class AddedToken:
-    """A token that is found in the text before it is split; `special` ones steer and are not printed."""
-
-    content: str
-    special: bool
+from ..formats.json_text import excerpt
+from .tokenizer_files import ROLES, SmallFiles, SpecialToken, TokenizerFacts, read_small_files, template_facts
+from .tokenizer_json import COPY_AGAIN, AddedToken, read_tokenizer_json, steps
 
 
 @dataclass(frozen=True)
@@ -114,19 +91,6 @@ class Tokenizer:
             )
 
 
-@cache
-def byte_alphabet() -> tuple[str, ...]:
-    """The character that stands for each byte 0..255 in a byte-level token.
-
-    Printable Latin-1 bytes stand for themselves; the other 68 become U+0100, U+0101, … in order.
-
-    Source: GPT-2 encoder.py, `bytes_to_unicode`.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return tuple(chr(byte if byte in printable else next(others)) for byte in range(256))
-
-
 def read_tokenizer(directory: Path, *, vocab_size: int | None = None) -> Tokenizer:
     """The tokenizer in `directory`, checked.
 
@@ -135,210 +99,39 @@ def read_tokenizer(directory: Path, *, vocab_size: int | None = None) -> Tokeniz
         vocab_size: the model's; every id must be below it. None: not checked.
 
     Raises:
-        TokenizerError: a file is missing or unreadable, is not byte-level BPE, or the files contradict themselves.
+        TokenizerError: a file is missing or unreadable, is not byte-level BPE, or the files contradict each other.
     """
     path = directory / "tokenizer.json"
-    document = _read_document(path)
-    model = _bpe_model(document, path)
-    vocabulary = _vocabulary(model, path)
-    specials = _added_tokens(document, vocabulary, path)
-    ids_by_text = vocabulary | {added.content: token_id for token_id, added in specials.items()}
-    tokens = {token_id: token for token, token_id in vocabulary.items() if token_id not in specials}
-    _require_byte_level(document, tokens, path)
-    pattern = _split_pattern(document)
+    main = read_tokenizer_json(path)
     small = read_small_files(directory)
+    ids_by_text = main.vocabulary | {added.content: token_id for token_id, added in main.specials.items()}
     ids, id_warnings = _role_ids(small, ids_by_text, directory)
-    eos_id = ids["eos"]
-    if eos_id is None:
+    if ids["eos"] is None:
         raise TokenizerError(
             "nothing says which token ends a text",
             file=directory,
             key="eos_token",
             expected="eos_token in tokenizer_config.json, or eos_token_id in config.json",
-            remedy=_COPY_AGAIN,
+            remedy=COPY_AGAIN,
         )
     tokenizer = Tokenizer(
-        tokens=tokens,
-        specials=specials,
-        merges=_merges(model, vocabulary, path),
-        pattern=pattern,
+        tokens=main.tokens,
+        specials=main.specials,
+        merges=main.merges,
+        pattern=main.pattern,
         bos_id=ids["bos"],
-        eos_id=eos_id,
+        eos_id=ids["eos"],
         pad_id=ids["pad"],
         stop_ids=small.stop_ids,
-        add_bos=_is_added(document, small, "bos", 0),
-        add_eos=_is_added(document, small, "eos", -1),
+        add_bos=_is_added(main.document, small, "bos", 0),
+        add_eos=_is_added(main.document, small, "eos", -1),
         chat_template=small.chat_template,
         chat_template_source=small.chat_template_source,
-        warnings=(
-            *_split_warnings(document, pattern),
-            *_renumbered(vocabulary, specials),
-            *id_warnings,
-            *small.warnings,
-        ),
+        warnings=(*main.warnings, *id_warnings, *small.warnings),
     )
     if vocab_size is not None:
         tokenizer.require_fit(vocab_size, path)
     return tokenizer
-
-
-def _read_document(path: Path) -> dict[str, object]:
-    if not path.exists():
-        raise TokenizerError("there is no tokenizer.json", file=path.parent, remedy=_COPY_OFFICIAL)
-    document = read_json_file(path, max_bytes=MAX_TOKENIZER_BYTES, max_depth=_MAX_DEPTH, error=TokenizerError)
-    if not isinstance(document, dict):
-        raise _malformed(path, None, "a JSON object", excerpt(document))
-    return document
-
-
-def _malformed(path: Path, key: str | None, expected: str, found: str) -> TokenizerError:
-    return TokenizerError(
-        "is not a tokenizer that can be converted",
-        file=path,
-        key=key,
-        expected=expected,
-        found=found,
-        remedy=_COPY_AGAIN,
-    )
-
-
-def _bpe_model(document: Mapping[str, object], path: Path) -> dict[str, object]:
-    model = document.get("model")
-    if not isinstance(model, dict):
-        raise _malformed(path, "model", "an object", excerpt(model))
-    if model.get("type") != "BPE":
-        raise _malformed(path, "model.type", "BPE", excerpt(model.get("type")))
-    for key in ("continuing_subword_prefix", "end_of_word_suffix"):
-        if model.get(key):
-            raise _malformed(path, f"model.{key}", "none, as byte-level BPE has it", excerpt(model[key]))
-    return model
-
-
-def _vocabulary(model: Mapping[str, object], path: Path) -> dict[str, int]:
-    """`model.vocab`: ids by token, all whole numbers from 0 up, no id twice."""
-    vocabulary = model.get("vocab")
-    if not isinstance(vocabulary, dict) or not vocabulary:
-        raise _malformed(path, "model.vocab", "an object of tokens and ids", excerpt(vocabulary))
-    for token, token_id in vocabulary.items():
-        if type(token_id) is not int or token_id < 0:
-            raise _malformed(path, "model.vocab", "ids from 0 up", f"{excerpt(token)} with id {token_id!r}")
-    if len(set(vocabulary.values())) != len(vocabulary):
-        raise _malformed(path, "model.vocab", "every id once", _first_shared_id(vocabulary))
-    return vocabulary
-
-
-def _first_shared_id(vocabulary: Mapping[str, int]) -> str:
-    owners: dict[int, str] = {}
-    for token, token_id in vocabulary.items():
-        if token_id in owners:
-            return f"id {token_id} for {excerpt(owners[token_id])} and {excerpt(token)}"
-        owners[token_id] = token
-    raise AssertionError("called without a shared id")
-
-
-def _added_tokens(document: Mapping[str, object], vocabulary: Mapping[str, int], path: Path) -> dict[int, AddedToken]:
-    """`added_tokens` by id; each id and each text once, also against the vocabulary."""
-    entries = document.get("added_tokens", [])
-    if not isinstance(entries, list):
-        raise _malformed(path, "added_tokens", "a list", excerpt(entries))
-    texts = {token_id: token for token, token_id in vocabulary.items()}
-    ids = dict(vocabulary)
-    added: dict[int, AddedToken] = {}
-    for entry in entries:
-        token_id, content = (entry.get("id"), entry.get("content")) if isinstance(entry, dict) else (None, None)
-        if type(token_id) is not int or token_id < 0 or not isinstance(content, str) or not content:
-            raise _malformed(path, "added_tokens", "objects with an id from 0 up and a content", excerpt(entry))
-        if token_id in added or texts.setdefault(token_id, content) != content:
-            found = f"id {token_id} for {excerpt(texts[token_id])} and {excerpt(content)}"
-            raise _malformed(path, "added_tokens", "every id once", found)
-        if ids.setdefault(content, token_id) != token_id:
-            found = f"{excerpt(content)} with the ids {ids[content]} and {token_id}"
-            raise _malformed(path, "added_tokens", "every text once", found)
-        added[token_id] = AddedToken(content, special=entry.get("special") is True)
-    return added
-
-
-def _renumbered(vocabulary: Mapping[str, int], specials: Mapping[int, AddedToken]) -> list[str]:
-    """A warning if the tokenizers library gives an added token another id than the file does.
-
-    It ignores the file's id: a token that is not in the vocabulary gets the next id after all tokens before it.
-    """
-    next_id = len(vocabulary)
-    for token_id, added in specials.items():
-        if added.content not in vocabulary and token_id != next_id:
-            token = excerpt(added.content)
-            return [f"tokenizer.json gives {token} the id {token_id}, but transformers will give it {next_id}."]
-        next_id = max(next_id, token_id + 1)
-    return []
-
-
-def _merges(model: Mapping[str, object], vocabulary: Mapping[str, int], path: Path) -> list[str]:
-    """`model.merges` as "left right", from either spelling; both halves and their union are tokens."""
-    stored = model.get("merges")
-    if not isinstance(stored, list):
-        raise _malformed(path, "model.merges", "a list", excerpt(stored))
-    merges: list[str] = []
-    for merge in stored:
-        pair = merge.split(" ") if isinstance(merge, str) else merge
-        if not isinstance(pair, list) or len(pair) != 2 or type(pair[0]) is not str or type(pair[1]) is not str:
-            raise _malformed(path, "model.merges", "two tokens in each merge", excerpt(merge))
-        left, right = pair
-        if left not in vocabulary or right not in vocabulary or left + right not in vocabulary:
-            raise _malformed(path, "model.merges", "tokens of model.vocab", f"{excerpt(left)} and {excerpt(right)}")
-        merges.append(f"{left} {right}")
-    return merges
-
-
-def _require_byte_level(document: Mapping[str, object], tokens: Mapping[int, str], path: Path) -> None:
-    """Nothing, if bytes are spelled in the byte-level alphabet on the way in, in the tokens, and on the way out."""
-    for key, parts in (("pre_tokenizer", "pretokenizers"), ("decoder", "decoders")):
-        kinds = [step.get("type") for step in _steps(document.get(key), parts)]
-        if "ByteLevel" not in kinds:
-            raise _malformed(path, key, "ByteLevel", excerpt(kinds))
-    foreign = set().union(*tokens.values()) - set(byte_alphabet())
-    if foreign:
-        token_id, token = next((key, token) for key, token in tokens.items() if not foreign.isdisjoint(token))
-        raise _malformed(path, "model.vocab", "tokens in the byte-level alphabet", f"{excerpt(token)}, id {token_id}")
-
-
-def _steps(node: object, parts: str) -> Iterator[Mapping[str, object]]:
-    """The steps of a pre-tokenizer, decoder or post-processor; a Sequence gives those under its key `parts`."""
-    if not isinstance(node, dict):
-        return
-    if node.get("type") != "Sequence":
-        yield node
-        return
-    children = node.get(parts)
-    for child in children if isinstance(children, list) else []:
-        yield from _steps(child, parts)
-
-
-def _split_pattern(document: Mapping[str, object]) -> str | None:
-    for step in _steps(document.get("pre_tokenizer"), "pretokenizers"):
-        pattern = step.get("pattern")
-        if step.get("type") == "Split" and isinstance(pattern, dict) and isinstance(pattern.get("Regex"), str):
-            return str(pattern["Regex"])
-    return None
-
-
-def _split_warnings(document: Mapping[str, object], pattern: str | None) -> list[str]:
-    """What llama.cpp will do otherwise than this tokenizer: it splits by its own gpt-4o rules and changes no text."""
-    warnings = []
-    if pattern is None or _normalized(pattern) != _normalized(O200K_PATTERN):
-        warnings.append(
-            "tokenizer.json does not split text by the o200k pattern of gpt-oss; "
-            "llama.cpp will split it by the gpt-4o rules, so some text will get other tokens."
-        )
-    if document.get("normalizer") is not None:
-        warnings.append("tokenizer.json normalizes text before it is split; llama.cpp will not.")
-    if any(step.get("add_prefix_space") for step in _steps(document.get("pre_tokenizer"), "pretokenizers")):
-        warnings.append("tokenizer.json puts a space before a text; llama.cpp will not.")
-    return warnings
-
-
-def _normalized(pattern: str) -> str:
-    """`pattern` in one spelling: line ends and slashes may be written with or without a backslash."""
-    return pattern.replace("\r", r"\r").replace("\n", r"\n").replace(r"\/", "/")
 
 
 def _role_ids(
@@ -359,7 +152,7 @@ def _role_ids(
                 raise _unknown(directory / file, f"{role}_token_id", ids[role])
         for file, choices in stated.items():
             if ids[role] not in choices:
-                warnings.append(f"{file} says {role}_token_id {choices[0]}; {ids[role]} is used ({text}).")
+                warnings.append(f"{file} says {role}_token_id {choices[0]}; {ids[role]} is used.")
     return ids, warnings
 
 
@@ -371,9 +164,7 @@ def _id_of(text: str, ids_by_text: Mapping[str, int], file: Path, key: str) -> i
 
 def _unknown(file: Path, key: str, found: object) -> TokenizerError:
     expected = "a token of tokenizer.json"
-    return TokenizerError(
-        "is not a known token", file=file, key=key, expected=expected, found=found, remedy=_COPY_AGAIN
-    )
+    return TokenizerError("is not a known token", file=file, key=key, expected=expected, found=found, remedy=COPY_AGAIN)
 
 
 def _is_added(document: Mapping[str, object], small: SmallFiles, role: str, place: int) -> bool:
@@ -384,7 +175,7 @@ def _is_added(document: Mapping[str, object], small: SmallFiles, role: str, plac
     stated = small.tokenizer_config.get(f"add_{role}_token")
     if isinstance(stated, bool):
         return stated
-    for step in _steps(document.get("post_processor"), "processors"):
+    for step in steps(document.get("post_processor"), "processors"):
         single = step.get("single")
         if step.get("type") == "TemplateProcessing" and isinstance(single, list) and len(single) > 1:
             part = single[place]

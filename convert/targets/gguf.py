@@ -127,8 +127,7 @@ def _metadata(checkpoint: Checkpoint, encodings: dict[str, Encoding]) -> tuple[d
     kv = config_to_kv(checkpoint.config, checkpoint.path.resolve().stem, experts)
     if checkpoint.gguf is not None:
         kv["general.name"] = checkpoint.gguf.kv.get("general.name", kv["general.name"])
-        tokenizer = {key: value for key, value in checkpoint.gguf.kv.items() if key.startswith(PREFIX)}
-        return kv | tokenizer, []
+        return kv | {key: value for key, value in checkpoint.gguf.kv.items() if key.startswith(PREFIX)}, []
     if checkpoint.directory is None:
         raise TokenizerError("the checkpoint has no tokenizer", file=checkpoint.path)
     tokenizer = read_tokenizer(checkpoint.directory, vocab_size=checkpoint.config.vocab_size)

@@ -13,6 +13,7 @@ Source: OCP Microscaling Formats (MX) Specification v1.0, section 5.3.3 (FP4).
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def encode(values: NDArray[Any]) -> NDArray[np.uint8]:
         )
     magnitudes = np.abs(values)
     codes = np.signbit(values).astype(np.uint8) << 3
-    for lower, (below, above) in enumerate(zip(_MAGNITUDES, _MAGNITUDES[1:], strict=False)):
+    for lower, (below, above) in enumerate(pairwise(_MAGNITUDES)):
         midpoint = (below + above) / 2
         codes += magnitudes > midpoint if lower % 2 == 0 else magnitudes >= midpoint
     return codes

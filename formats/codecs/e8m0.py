@@ -56,3 +56,15 @@ def encode(exponents: NDArray[Any]) -> NDArray[np.uint8]:
             found=exponents[index],
         )
     return (exponents.astype(np.int16) + BIAS).astype(np.uint8)
+
+
+def find_nan(scales: NDArray[np.uint8]) -> tuple[int, ...] | None:
+    """The index of the first NaN (255) in C order, or None.
+
+    Args:
+        scales: uint8 [...]; rows may be strided.
+    """
+    if not scales.size or scales.max() != NAN:
+        return None
+    index = np.unravel_index(int(np.argmax(scales == NAN)), scales.shape)
+    return tuple(map(int, index))

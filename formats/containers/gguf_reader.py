@@ -28,7 +28,6 @@ from .gguf_types import (
     MAX_ENTRIES,
     MAX_HEADER_BYTES,
     MAX_KEY_BYTES,
-    NUMPY_DTYPES,
     READABLE_VERSIONS,
     REMOVED_TYPES,
     SCALAR_FORMATS,
@@ -240,7 +239,7 @@ def _read_value_type(cursor: _Cursor, what: str) -> ValueType:
 
 def _read_numbers(cursor: _Cursor, element_type: ValueType, n: int) -> np.ndarray[Any, np.dtype[Any]]:
     """A read-only 1-D array of `n` elements."""
-    dtype = np.dtype(NUMPY_DTYPES[element_type])
+    dtype = np.dtype(SCALAR_FORMATS[element_type])
     raw = cursor.take(n * dtype.itemsize, f"an array of {n} {element_type.name}")
     numbers = np.frombuffer(raw, np.uint8 if element_type is ValueType.BOOL else dtype)
     if element_type is ValueType.BOOL:

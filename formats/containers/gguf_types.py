@@ -55,20 +55,7 @@ class ValueType(IntEnum):
     F64 = 12
 
 
-# numpy's name of every fixed-size type; `struct` wants the same widths, spelled as in SCALAR_FORMATS.
-NUMPY_DTYPES = {
-    ValueType.U8: "<u1",
-    ValueType.I8: "<i1",
-    ValueType.U16: "<u2",
-    ValueType.I16: "<i2",
-    ValueType.U32: "<u4",
-    ValueType.I32: "<i4",
-    ValueType.F32: "<f4",
-    ValueType.BOOL: "?",
-    ValueType.U64: "<u8",
-    ValueType.I64: "<i8",
-    ValueType.F64: "<f8",
-}
+# Every type of a fixed size; `struct` and numpy read these codes alike.
 SCALAR_FORMATS = {
     ValueType.U8: "<B",
     ValueType.I8: "<b",

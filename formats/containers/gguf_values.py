@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GgufError
-from .gguf_types import NUMPY_DTYPES, SCALAR_FORMATS, ValueType
+from .gguf_types import SCALAR_FORMATS, ValueType
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -210,7 +210,7 @@ def _encode_strings(values: Sequence[str], key: str) -> bytes:
 
 def _encode_numbers(element_type: ValueType, values: Any, key: str) -> bytes:
     array: NDArray[Any] = np.asarray(values)
-    dtype = np.dtype(NUMPY_DTYPES[element_type])
+    dtype = np.dtype(SCALAR_FORMATS[element_type])
     if array.ndim != 1:
         raise GgufError("a GGUF array has one dimension", key=key, expected="1", found=array.ndim)
     if not array.size:
@@ -231,8 +231,8 @@ def _encode_numbers(element_type: ValueType, values: Any, key: str) -> bytes:
 
 
 def _misfit(value_type: ValueType, key: str, found: str) -> GgufError:
-    if value_type in SCALAR_FORMATS and np.dtype(NUMPY_DTYPES[value_type]).kind in "iu":
-        limits = np.iinfo(np.dtype(NUMPY_DTYPES[value_type]))
+    if value_type in SCALAR_FORMATS and np.dtype(SCALAR_FORMATS[value_type]).kind in "iu":
+        limits = np.iinfo(np.dtype(SCALAR_FORMATS[value_type]))
         expected = f"an integer from {limits.min} to {limits.max}"
     else:
         expected = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 import tracemalloc
 from pathlib import Path
@@ -18,7 +19,6 @@ from gptoss_convert.formats.containers.gguf_types import (
     F32,
     GGML_TYPES,
     MXFP4,
-    NUMPY_DTYPES,
     REMOVED_TYPES,
     SCALAR_FORMATS,
     GgufTensor,
@@ -88,7 +88,9 @@ def test_value_types_are_those_of_gguf_py() -> None:
 
 @pytest.mark.parametrize("value_type", SCALAR_FORMATS, ids=lambda t: t.name)
 def test_numpy_and_struct_agree_on_a_value_type(value_type: ValueType) -> None:
-    assert np.dtype(NUMPY_DTYPES[value_type]) == np.dtype(SCALAR_FORMATS[value_type])
+    pattern = b"\x01\x00\x80\x3f\x00\x00\xf0\x3f"[: struct.calcsize(SCALAR_FORMATS[value_type])]
+    read_by_numpy = np.frombuffer(pattern, SCALAR_FORMATS[value_type])
+    assert read_by_numpy.tolist() == list(struct.unpack(SCALAR_FORMATS[value_type], pattern))
 
 
 def test_row_bytes_counts_whole_blocks() -> None:

@@ -35,7 +35,9 @@ COSTLY_HEADERS: dict[str, Callable[[int, int], bytes]] = {
     "empty lists up to the cap": lambda _, values: b'{"a":[' + b"[]," * (values // 2 - 4) + b"0]}",
     "as many entries as fit": lambda size, _: _members(size // 60, _TINY_ENTRY),
     "entries up to the cap": lambda _, values: _members(values // 12, _TINY_ENTRY),
-    "metadata up to the cap": lambda _, values: b'{"__metadata__":' + _members(values // 2 - 4, '"Ā{0:x}":"Ā"') + b"}",
+    "metadata up to the cap": lambda _, values: (
+        b'{"__metadata__":' + _members(values // 2 - 4, '"😀{0:x}":"😀"') + b"}"
+    ),
     "keys up to the cap": lambda _, values: _members(values // 2 - 4, '"Ā{0:x}":0'),
     "one string": lambda size, _: b'{"a":"' + b"x" * (size - 16) + b'"}',
     "one wide string": lambda size, _: '{"a":"😀'.encode() + b"x" * (size - 16) + b'"}',

@@ -1,0 +1,301 @@
+"""The byte work compiled by numba: the GIL is free, one thread per call (the caller runs several).
+
+`accelerate.Kernels` says what each function does, `numpy_kernels` is the twin without numba. Loops over short
+contiguous buffers are kept apart from strided loads and stores, because LLVM makes vector code of the former only.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+# Blocks and elements per buffer on the stack side: small enough to stay in the first-level cache.
+_CHUNK_BLOCKS = 128
+_CHUNK_ELEMENTS = 8192
+
+_LOW_32_BITS = np.uint64(0x0000_0000_FFFF_FFFF)
+_SHORTS = np.uint64(0x0000_FFFF_0000_FFFF)
+_BYTES = np.uint64(0x00FF_00FF_00FF_00FF)
+_LOW_NIBBLES = np.uint64(0x0F0F_0F0F_0F0F_0F0F)
+_4, _8, _16, _32 = (np.uint64(shift) for shift in (4, 8, 16, 32))
+
+_GGML_BLOCK = np.dtype([("scale", "u1"), ("words", "<u8", (2,))])
+
+
+def _rows(element: Any, ndim: int, *, out: bool = False) -> Any:
+    """The type of an array with any strides at any address."""
+    return types.Array(element, ndim, "A", readonly=not out, aligned=False)
+
+
+def _flat(element: Any, ndim: int = 1, *, out: bool = False) -> Any:
+    """The type of a C-contiguous array at any address."""
+    return types.Array(element, ndim, "C", readonly=not out, aligned=False)
+
+
+def _kernel(*signatures: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compiles a function for `signatures` alone, on its first call.
+
+    The machine code is kept on disk: beside this file, or else in the user's cache folder. Where numba can write
+    neither (it raises then), it is compiled again in each process.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.cache
+        def compiled() -> Any:
+            try:
+                return njit(list(signatures), nogil=True, cache=True)(function)
+            except (RuntimeError, OSError):
+                return njit(list(signatures), nogil=True)(function)
+
+        @functools.wraps(function)
+        def call(*arguments: Any) -> Any:
+            return compiled()(*arguments)
+
+        return call
+
+    return decorate
+
+
+# --- repacks: interleaved <-> split_half -------------------------------------------------------------------------
+
+
+def repack_to_ggml(blocks: Array, scales: Array, out: Array) -> None:
+    stored = out.view(_GGML_BLOCK)[:, :, 0]
+    _split(blocks.view(np.uint64), scales, stored["words"], stored["scale"])
+
+
+def repack_from_ggml(data: Array, blocks: Array, scales: Array) -> None:
+    stored = data.view(_GGML_BLOCK)[:, :, 0]
+    _interleave(stored["words"], stored["scale"], blocks.view(np.uint64), scales)
+
+
+_REPACK = types.void(
+    _rows(types.uint64, 3), _rows(types.uint8, 2), _rows(types.uint64, 3, out=True), _rows(types.uint8, 2, out=True)
+)
+
+
+@_kernel(_REPACK)
+def _split(words: Array, scales: Array, out_words: Array, out_scales: Array) -> None:
+    buffer = np.empty(2 * _CHUNK_BLOCKS, np.uint64)
+    for row in range(words.shape[0]):
+        for begin in range(0, words.shape[1], _CHUNK_BLOCKS):
+            end = min(begin + _CHUNK_BLOCKS, words.shape[1])
+            _load(words[row, begin:end], buffer)
+            _split_words(buffer[: 2 * (end - begin)])
+            _store(buffer, out_words[row, begin:end])
+        _copy(scales[row], out_scales[row])
+
+
+@_kernel(_REPACK)
+def _interleave(words: Array, scales: Array, out_words: Array, out_scales: Array) -> None:
+    buffer = np.empty(2 * _CHUNK_BLOCKS, np.uint64)
+    for row in range(words.shape[0]):
+        for begin in range(0, words.shape[1], _CHUNK_BLOCKS):
+            end = min(begin + _CHUNK_BLOCKS, words.shape[1])
+            _load(words[row, begin:end], buffer)
+            _interleave_words(buffer[: 2 * (end - begin)])
+            _store(buffer, out_words[row, begin:end])
+        _copy(scales[row], out_scales[row])
+
+
+@njit(nogil=True)
+def _load(words: Array, buffer: Array) -> None:
+    for block in range(words.shape[0]):
+        buffer[2 * block] = words[block, 0]
+        buffer[2 * block + 1] = words[block, 1]
+
+
+@njit(nogil=True)
+def _store(buffer: Array, words: Array) -> None:
+    for block in range(words.shape[0]):
+        words[block, 0] = buffer[2 * block]
+        words[block, 1] = buffer[2 * block + 1]
+
+
+@njit(nogil=True)
+def _copy(values: Array, out: Array) -> None:
+    for i in range(len(values)):
+        out[i] = values[i]
+
+
+@njit(nogil=True)
+def _split_words(words: Array) -> None:
+    """Elements 0..15 (the first word) to the low nibbles, 16..31 to the high ones."""
+    for block in range(len(words) // 2):
+        low, high = words[2 * block], words[2 * block + 1]
+        words[2 * block] = _spread(low & _LOW_32_BITS) | (_spread(high & _LOW_32_BITS) << _4)
+        words[2 * block + 1] = _spread(low >> _32) | (_spread(high >> _32) << _4)
+
+
+@njit(nogil=True)
+def _interleave_words(words: Array) -> None:
+    """The low nibbles to elements 0..15 (the first word), the high ones to 16..31."""
+    for block in range(len(words) // 2):
+        first, second = words[2 * block], words[2 * block + 1]
+        words[2 * block] = _gather(first) | (_gather(second) << _32)
+        words[2 * block + 1] = _gather(first >> _4) | (_gather(second >> _4) << _32)
+
+
+@njit(nogil=True)
+def _spread(word: Any) -> Any:
+    """Nibble i of the low 32 bits to the low half of byte i."""
+    word = (word | (word << _16)) & _SHORTS
+    word = (word | (word << _8)) & _BYTES
+    return (word | (word << _4)) & _LOW_NIBBLES
+
+
+@njit(nogil=True)
+def _gather(word: Any) -> Any:
+    """The low half of byte i to nibble i of the low 32 bits: the inverse of `_spread`."""
+    word &= _LOW_NIBBLES
+    word = (word | (word >> _4)) & _BYTES
+    word = (word | (word >> _8)) & _SHORTS
+    return (word | (word >> _16)) & _LOW_32_BITS
+
+
+# --- MXFP4 <-> floats --------------------------------------------------------------------------------------------
+
+
+@_kernel(
+    *(
+        types.void(_rows(types.uint8, 3), _rows(types.uint8, 2), _flat(pair, 2), _rows(pair, 3, out=True))
+        for pair in (types.uint32, types.uint64)
+    )
+)
+def expand(blocks: Array, scales: Array, pairs: Array, out: Array) -> None:
+    for row in range(blocks.shape[0]):
+        for block in range(blocks.shape[1]):
+            pair = pairs[scales[row, block]]
+            for byte in range(16):
+                out[row, block, byte] = pair[blocks[row, block, byte]]
+
+
+def match(values: Array, scales: Array, magnitudes: Array, out: Array) -> int:
+    words = values.view(np.uint64).reshape(*scales.shape, -1)
+    sign_bit = values.itemsize * 8 - 1
+    mask = values.dtype.type((1 << sign_bit) - 1)
+    return int(_match(words, scales, magnitudes, mask, values.dtype.type(sign_bit - 3), out))
+
+
+@_kernel(
+    *(
+        types.int64(
+            _rows(types.uint64, 3), _rows(types.uint8, 2), _flat(bits, 2), bits, bits, _rows(types.uint8, 3, out=True)
+        )
+        for bits in (types.uint16, types.uint32)
+    )
+)
+def _match(words: Array, scales: Array, magnitudes: Array, mask: Any, sign_shift: Any, out: Array) -> int:
+    n_words = words.shape[2]
+    word_buffer = np.empty(n_words * _CHUNK_BLOCKS, np.uint64)
+    values = word_buffer.view(magnitudes.dtype)
+    codes = np.empty(32 * _CHUNK_BLOCKS, np.uint8)
+    packed = np.empty(16 * _CHUNK_BLOCKS, np.uint8)
+    missing = 0
+    for row in range(words.shape[0]):
+        for begin in range(0, words.shape[1], _CHUNK_BLOCKS):
+            end = min(begin + _CHUNK_BLOCKS, words.shape[1])
+            for block in range(end - begin):
+                for i in range(n_words):
+                    word_buffer[n_words * block + i] = words[row, begin + block, i]
+            for block in range(end - begin):
+                part = slice(32 * block, 32 * block + 32)
+                _codes(values[part], magnitudes[scales[row, begin + block]], mask, sign_shift, codes[part])
+            missing += _count_missing(codes[: 32 * (end - begin)])
+            _pack(codes, packed)
+            for block in range(end - begin):
+                for byte in range(16):
+                    out[row, begin + block, byte] = packed[16 * block + byte]
+    return missing
+
+
+@njit(nogil=True)
+def _codes(values: Array, magnitudes: Array, mask: Any, sign_shift: Any, codes: Array) -> None:
+    """Code and sign of 32 values; bit 7 is set where no magnitude equals. A match clears it and sets the code."""
+    m0, m1, m2, m3 = magnitudes[0], magnitudes[1], magnitudes[2], magnitudes[3]
+    m4, m5, m6, m7 = magnitudes[4], magnitudes[5], magnitudes[6], magnitudes[7]
+    for i in range(32):
+        value = values[i]
+        m = value & mask
+        low = (m == m0) * 0x80 ^ (m == m1) * 0x81 ^ (m == m2) * 0x82 ^ (m == m3) * 0x83
+        high = (m == m4) * 0x84 ^ (m == m5) * 0x85 ^ (m == m6) * 0x86 ^ (m == m7) * 0x87
+        codes[i] = 0x80 ^ low ^ high | ((value >> sign_shift) & 8)
+
+
+@njit(nogil=True)
+def _count_missing(codes: Array) -> int:
+    missing = np.uint32(0)
+    for i in range(len(codes)):
+        missing += np.uint32(codes[i] >> 7)
+    return missing
+
+
+@njit(nogil=True)
+def _pack(codes: Array, packed: Array) -> None:
+    for i in range(len(packed)):
+        packed[i] = (codes[2 * i] & 15) | (codes[2 * i + 1] << 4)
+
+
+# --- floats ------------------------------------------------------------------------------------------------------
+
+
+def first_nonfinite(values: Array, exponent: int) -> int:
+    return int(_first_nonfinite(values, values.dtype.type(exponent)))
+
+
+@_kernel(*(types.int64(_flat(bits), bits) for bits in (types.uint16, types.uint32)))
+def _first_nonfinite(values: Array, exponent: Any) -> int:
+    for begin in range(0, len(values), _CHUNK_ELEMENTS):
+        chunk = values[begin : begin + _CHUNK_ELEMENTS]
+        if _any_nonfinite(chunk, exponent):
+            for i in range(len(chunk)):
+                if chunk[i] & exponent == exponent:
+                    return begin + i
+    return -1
+
+
+@njit(nogil=True)
+def _any_nonfinite(values: Array, exponent: Any) -> bool:
+    found = False
+    for i in range(len(values)):
+        found |= (values[i] & exponent) == exponent
+    return found
+
+
+@_kernel(types.void(_flat(types.uint16), _flat(types.uint32, out=True)))
+def widen(values: Array, out: Array) -> None:
+    for i in range(len(values)):
+        out[i] = np.uint32(values[i]) << np.uint32(16)
+
+
+@_kernel(types.int64(_flat(types.uint32), _flat(types.uint16, out=True)))
+def narrow(values: Array, out: Array) -> int:
+    rounded, overflowed = 0, False
+    for i in range(len(values)):
+        value = np.uint32(values[i])
+        magnitude = np.uint32(value & np.uint32(0x7FFF_FFFF))
+        high = np.uint32(value >> np.uint32(16))
+        is_nan = magnitude > np.uint32(0x7F80_0000)
+        nearest = np.uint32(value + np.uint32(0x7FFF) + (high & np.uint32(1))) >> np.uint32(16)
+        overflowed |= (nearest & np.uint32(0x7FFF)) == np.uint32(0x7F80) and magnitude < np.uint32(0x7F80_0000)
+        rounded += not is_nan and (value & np.uint32(0xFFFF)) != 0
+        out[i] = (high | np.uint32(0x40)) if is_nan else nearest
+    return -1 if overflowed else rounded
+
+
+@_kernel(types.int64(_flat(types.uint16), _flat(types.uint32), _flat(types.uint16, out=True)))
+def translate(values: Array, table: Array, out: Array) -> int:
+    rounded, flags = 0, np.uint32(0)
+    for i in range(len(values)):
+        entry = table[values[i]]
+        out[i] = entry
+        rounded += (entry >> np.uint32(16)) & np.uint32(1)
+        flags |= entry
+    return -1 if flags & np.uint32(0x2_0000) else rounded

@@ -1,0 +1,67 @@
+"""llama.cpp in this process, through the xllamacpp wheel: the consumer that a GGUF is made for.
+
+Settings that would change numbers are fixed: float32 keys and values, no flash attention, no repacked weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import xllamacpp
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A next token and its natural-log probability."""
+
+    token_id: int
+    text: str
+    log_prob: float
+
+
+class LlamaCpp:
+    """A loaded GGUF file. Raises RuntimeError if llama.cpp refuses it."""
+
+    def __init__(self, path: Path, n_ctx: int = 512, n_threads: int = 2) -> None:
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.n_ctx = n_ctx
+        params.n_batch = n_ctx
+        params.n_ubatch = n_ctx
+        params.warmup = False
+        params.n_parallel = 1
+        params.verbosity = 0
+        params.cpuparams.n_threads = n_threads
+        params.no_extra_bufts = True
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self._server = xllamacpp.Server(params)
+
+    def next_tokens(self, prompt: list[int] | str, n_candidates: int) -> list[Candidate]:
+        """The likeliest next tokens after `prompt` (token ids, or text to be tokenized), most likely first."""
+        # llama.cpp gives no probabilities when the token it samples ends generation: then another seed is tried.
+        for seed in range(1, 33):
+            answer = self._complete(prompt, n_predict=1, temperature=1.0, seed=seed, n_probs=n_candidates)
+            choice = answer["choices"][0]
+            if choice.get("logprobs"):
+                found = choice["logprobs"]["content"][0]["top_logprobs"]
+                return [Candidate(entry["id"], entry["token"], entry["logprob"]) for entry in found]
+        raise RuntimeError("llama.cpp gave no probabilities for 32 seeds")
+
+    def log_probs(self, prompt: list[int], n_vocab: int) -> list[float]:
+        """The log-probability of every token after `prompt`, by token id."""
+        found = [math.nan] * n_vocab
+        for candidate in self.next_tokens(prompt, n_vocab):
+            found[candidate.token_id] = candidate.log_prob
+        return found
+
+    def generate(self, prompt: str, n_tokens: int) -> str:
+        """`n_tokens` greedily chosen tokens after `prompt`, as text."""
+        answer = self._complete(prompt, n_predict=n_tokens, temperature=0.0, seed=1)
+        return str(answer["choices"][0]["text"])
+
+    def _complete(self, prompt: list[int] | str, **options: object) -> dict:
+        request = {"prompt": prompt, "cache_prompt": False, **options}
+        return self._server.handle_completions(request)

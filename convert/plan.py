@@ -13,7 +13,7 @@ from .checkpoint import Checkpoint
 from .stored import StoredTensor
 
 # A slab's larger side. Big enough to amortise a system call, small enough for a few to stay in the processor's cache.
-SLAB_BYTES = 8 << 20
+SLAB_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)

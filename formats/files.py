@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from .errors import CheckpointError
+from .linux import allocate, begin_writeback
 
 PORTABLE_VARIABLE = "GPTOSS_CONVERT_PORTABLE_FILES"
 
@@ -75,7 +76,7 @@ class DataFile(ABC):
             done += len(part)
 
     def resize(self, n_bytes: int) -> None:
-        """Makes the file `n_bytes` long; bytes never written read as zero."""
+        """Makes the file `n_bytes` long; bytes never written read as zero. Raises OSError, also for a full disk."""
         os.truncate(self.fileno(), n_bytes)
 
     def sync(self) -> None:
@@ -100,7 +101,13 @@ class PosixFile(DataFile):
         return os.preadv(self._fd, [buffer], offset)
 
     def _write(self, data: memoryview, offset: int) -> int:
-        return os.pwrite(self._fd, data, offset)
+        n_bytes = os.pwrite(self._fd, data, offset)
+        begin_writeback(self._fd, offset, n_bytes)
+        return n_bytes
+
+    def resize(self, n_bytes: int) -> None:
+        super().resize(n_bytes)
+        allocate(self._fd, n_bytes)
 
     def copy_from(self, source: DataFile, source_offset: int, offset: int, n_bytes: int, buffer: memoryview) -> None:
         done = 0
@@ -114,6 +121,7 @@ class PosixFile(DataFile):
                 raise
             if moved == 0:
                 break
+            begin_writeback(self._fd, offset + done, moved)
             done += moved
         super().copy_from(source, source_offset + done, offset + done, n_bytes - done, buffer)
 

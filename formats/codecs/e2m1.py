@@ -61,7 +61,7 @@ def encode(values: NDArray[Any]) -> NDArray[np.uint8]:
             found=values[index],
         )
     magnitudes = np.abs(values)
-    codes = np.signbit(values).astype(np.uint8) << 3
+    codes: NDArray[np.uint8] = np.signbit(values).astype(np.uint8) << 3
     for lower, (below, above) in enumerate(pairwise(_MAGNITUDES)):
         midpoint = (below + above) / 2
         codes += magnitudes > midpoint if lower % 2 == 0 else magnitudes >= midpoint

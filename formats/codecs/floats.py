@@ -136,19 +136,21 @@ def _bf16_to_f16_table() -> NDArray[np.uint32]:
     """Every BF16 pattern's F16 pattern; bit 16 says that it is rounded, bit 17 that it overflows. uint32 [65536]."""
     exact = (np.arange(1 << 16, dtype=np.uint32) << 16).view(np.float32)
     nearest = _as_f16(exact)
-    overflow = np.isinf(nearest) & np.isfinite(exact)
-    return nearest.view(np.uint16) | (~_same(nearest, exact)).astype(np.uint32) << 16 | overflow.astype(np.uint32) << 17
+    table = nearest.view(np.uint16).astype(np.uint32)
+    table[~_same(nearest, exact)] |= 1 << 16
+    table[np.isinf(nearest) & np.isfinite(exact)] |= 1 << 17
+    return table
 
 
 @functools.cache
 def _f16_to_bf16_table() -> NDArray[np.uint32]:
     """Every F16 pattern's BF16 pattern; bit 16 says that it is rounded. uint32 [65536]."""
-    exact = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32).view(np.uint32)
-    # F16's NaNs keep the upper mantissa bits on the way to F32, so the lower half is zero or is rounded away safely.
-    nearest = (exact + 0x7FFF + (exact >> 16 & 1)) >> 16
-    is_nan = (exact & 0x7FFF_FFFF) > 0x7F80_0000
-    nearest = np.where(is_nan, exact >> 16 | 0x40, nearest)
-    return nearest | ((exact & 0xFFFF != 0) & ~is_nan).astype(np.uint32) << 16
+    exact = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    patterns = np.empty(exact.shape, np.uint16)
+    _f32_to_bf16(exact, patterns)
+    table = patterns.astype(np.uint32)
+    table[(exact.view(np.uint32) & 0xFFFF != 0) & ~np.isnan(exact)] |= 1 << 16
+    return table
 
 
 def _as_f16(values: NDArray[np.float32]) -> NDArray[np.float16]:
@@ -157,7 +159,8 @@ def _as_f16(values: NDArray[np.float32]) -> NDArray[np.float16]:
 
 
 def _same(nearest: NDArray[np.float16], exact: NDArray[np.float32]) -> NDArray[np.bool_]:
-    return (nearest == exact) | np.isnan(exact)
+    same: NDArray[np.bool_] = (nearest == exact) | np.isnan(exact)
+    return same
 
 
 def _row_chunks(*arrays: NDArray[Any]) -> Iterator[tuple[int, slice]]:

@@ -203,11 +203,11 @@ def _audit(mx: Mxfp4, encoding: str, form: _Form) -> int:
 
 def _refuse_overflow(mx: Mxfp4, encoding: str, row: int, block: int, byte: int) -> None:
     scale, pair = int(mx.scales[row, block]), int(mx.blocks[row, block, byte])
-    values = [float(e2m1.VALUES[code]) for code in (pair & 15, pair >> 4)]
-    half = max(range(2), key=lambda i: abs(values[i]))
+    low, high = pair & 15, pair >> 4
+    half = 0 if _form(encoding).overflow[scale, low | low << 4] else 1
     raise CodecError(
         f"row {row}, block {block}, element {2 * byte + half} is too large for {encoding}",
         expected=f"a magnitude that {encoding} can hold",
-        found=f"{values[half]:g} * 2^{scale - e8m0.BIAS} (scale byte {scale})",
+        found=f"{e2m1.VALUES[(low, high)[half]]:g} * 2^{scale - e8m0.BIAS} (scale byte {scale})",
         remedy="Keep the tensor as MXFP4, or choose a type with a wider range.",
     )

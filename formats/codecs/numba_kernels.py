@@ -179,45 +179,47 @@ def expand(blocks: Array, scales: Array, pairs: Array, out: Array) -> None:
 
 def match(values: Array, scales: Array, magnitudes: Array, out: Array) -> int:
     words = values.view(np.uint64).reshape(*scales.shape, -1)
-    sign_bit = values.itemsize * 8 - 1
-    mask = values.dtype.type((1 << sign_bit) - 1)
-    return int(_match(words, scales, magnitudes, mask, values.dtype.type(sign_bit - 3), out))
+    mask = values.dtype.type((1 << (values.itemsize * 8 - 1)) - 1)
+    return int(_match(words, scales, magnitudes, mask, out.view(np.uint64)))
 
 
 @_kernel(
     *(
         types.int64(
-            _rows(types.uint64, 3), _rows(types.uint8, 2), _flat(bits, 2), bits, bits, _rows(types.uint8, 3, out=True)
+            _rows(types.uint64, 3), _rows(types.uint8, 2), _flat(bits, 2), bits, _rows(types.uint64, 3, out=True)
         )
         for bits in (types.uint16, types.uint32)
     )
 )
-def _match(words: Array, scales: Array, magnitudes: Array, mask: Any, sign_shift: Any, out: Array) -> int:
-    n_words = words.shape[2]
-    word_buffer = np.empty(n_words * _CHUNK_BLOCKS, np.uint64)
-    values = word_buffer.view(magnitudes.dtype)
+def _match(words: Array, scales: Array, magnitudes: Array, mask: Any, out_words: Array) -> int:
+    value_words = np.empty(words.shape[2] * _CHUNK_BLOCKS, np.uint64)
+    packed_words = np.empty(2 * _CHUNK_BLOCKS, np.uint64)
+    values, packed = value_words.view(magnitudes.dtype), packed_words.view(np.uint8)
     codes = np.empty(32 * _CHUNK_BLOCKS, np.uint8)
-    packed = np.empty(16 * _CHUNK_BLOCKS, np.uint8)
     missing = 0
     for row in range(words.shape[0]):
         for begin in range(0, words.shape[1], _CHUNK_BLOCKS):
             end = min(begin + _CHUNK_BLOCKS, words.shape[1])
-            for block in range(end - begin):
-                for i in range(n_words):
-                    word_buffer[n_words * block + i] = words[row, begin + block, i]
+            _load_values(words[row, begin:end], value_words)
             for block in range(end - begin):
                 part = slice(32 * block, 32 * block + 32)
-                _codes(values[part], magnitudes[scales[row, begin + block]], mask, sign_shift, codes[part])
+                _codes(values[part], magnitudes[scales[row, begin + block]], mask, codes[part])
             missing += _count_missing(codes[: 32 * (end - begin)])
             _pack(codes, packed)
-            for block in range(end - begin):
-                for byte in range(16):
-                    out[row, begin + block, byte] = packed[16 * block + byte]
+            _store(packed_words, out_words[row, begin:end])
     return missing
 
 
 @njit(nogil=True)
-def _codes(values: Array, magnitudes: Array, mask: Any, sign_shift: Any, codes: Array) -> None:
+def _load_values(words: Array, buffer: Array) -> None:
+    n_words = words.shape[1]
+    for block in range(words.shape[0]):
+        for i in range(n_words):
+            buffer[n_words * block + i] = words[block, i]
+
+
+@njit(nogil=True)
+def _codes(values: Array, magnitudes: Array, mask: Any, codes: Array) -> None:
     """Code and sign of 32 values; bit 7 is set where no magnitude equals. A match clears it and sets the code."""
     m0, m1, m2, m3 = magnitudes[0], magnitudes[1], magnitudes[2], magnitudes[3]
     m4, m5, m6, m7 = magnitudes[4], magnitudes[5], magnitudes[6], magnitudes[7]
@@ -226,11 +228,11 @@ def _codes(values: Array, magnitudes: Array, mask: Any, sign_shift: Any, codes: 
         m = value & mask
         low = (m == m0) * 0x80 ^ (m == m1) * 0x81 ^ (m == m2) * 0x82 ^ (m == m3) * 0x83
         high = (m == m4) * 0x84 ^ (m == m5) * 0x85 ^ (m == m6) * 0x86 ^ (m == m7) * 0x87
-        codes[i] = 0x80 ^ low ^ high | ((value >> sign_shift) & 8)
+        codes[i] = 0x80 ^ low ^ high ^ (value > mask) * 8
 
 
 @njit(nogil=True)
-def _count_missing(codes: Array) -> int:
+def _count_missing(codes: Array) -> Any:
     missing = np.uint32(0)
     for i in range(len(codes)):
         missing += np.uint32(codes[i] >> 7)
@@ -277,7 +279,8 @@ def widen(values: Array, out: Array) -> None:
 
 @_kernel(types.int64(_flat(types.uint32), _flat(types.uint16, out=True)))
 def narrow(values: Array, out: Array) -> int:
-    rounded, overflowed = 0, False
+    rounded: Any = 0
+    overflowed: Any = False
     for i in range(len(values)):
         value = np.uint32(values[i])
         magnitude = np.uint32(value & np.uint32(0x7FFF_FFFF))

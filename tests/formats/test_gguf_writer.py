@@ -31,6 +31,7 @@ from gptoss_convert.formats.containers.gguf_writer import (
     u64,
 )
 from gptoss_convert.formats.errors import GgufError
+from numpy.typing import NDArray
 
 KV = {
     "general.architecture": string("test"),
@@ -53,7 +54,7 @@ KV = {
     "v.bools": GgufValue(ValueType.ARRAY, [True, False], ValueType.BOOL),
 }
 TENSORS = [("experts.weight", MXFP4, (2, 3, 64)), ("norm.weight", F32, (5,)), ("q.weight", BF16, (3, 7))]
-DATA = {"experts.weight": MXFP4_ROWS, "norm.weight": NORM, "q.weight": BF16_ROWS}
+DATA: dict[str, NDArray[np.generic]] = {"experts.weight": MXFP4_ROWS, "norm.weight": NORM, "q.weight": BF16_ROWS}
 
 INTEGERS = {
     t: np.iinfo(np.dtype(f"{'u' if t.name.startswith('U') else 'i'}{int(t.name[1:]) // 8}"))
@@ -193,19 +194,19 @@ def test_float_is_stored_as_the_nearest_f32(number: float) -> None:
     ("value", "message"),
     [
         pytest.param(u32(-1), "fit the type U32; expected an integer from 0 to 4294967295; found -1", id="negative"),
-        pytest.param(u32(1.0), "expected an integer from 0 to 4294967295; found 1.0", id="float-as-integer"),  # type: ignore[arg-type]
+        pytest.param(u32(1.0), "expected an integer from 0 to 4294967295; found 1.0", id="float-as-integer"),
         pytest.param(u32(True), "fit the type U32", id="bool-as-integer"),
-        pytest.param(u32("7"), "fit the type U32; .*found '7'", id="text-as-integer"),  # type: ignore[arg-type]
-        pytest.param(boolean(1), "fit the type BOOL; expected true or false; found 1", id="integer-as-bool"),  # type: ignore[arg-type]
-        pytest.param(string(7), "fit the type STRING; expected text; found 7", id="integer-as-text"),  # type: ignore[arg-type]
+        pytest.param(u32("7"), "fit the type U32; .*found '7'", id="text-as-integer"),
+        pytest.param(boolean(1), "fit the type BOOL; expected true or false; found 1", id="integer-as-bool"),
+        pytest.param(string(7), "fit the type STRING; expected text; found 7", id="integer-as-text"),
         pytest.param(f32(1e39), "fit the type F32", id="f32-too-large"),
         pytest.param(f32(True), "fit the type F32", id="bool-as-float"),
         pytest.param(f32s([0.0, 1e39]), r"fit the type F32; .*found 1e\+39", id="f32-too-large-in-array"),
-        pytest.param(i32s([0.5]), "elements of numpy type float64", id="floats-as-integers"),  # type: ignore[list-item]
+        pytest.param(i32s([0.5]), "elements of numpy type float64", id="floats-as-integers"),
         pytest.param(i32s([2**70]), "elements of numpy type object", id="integer-beyond-64-bits"),
         pytest.param(i32s(np.zeros((2, 2), np.int32)), "one dimension; expected 1; found 2", id="two-dimensions"),
         pytest.param(strings("abc"), "a list of strings is wanted", id="one-string-as-list"),
-        pytest.param(strings(["a", 7]), "fit the type STRING; .*found 7", id="integer-in-strings"),  # type: ignore[list-item]
+        pytest.param(strings(["a", 7]), "fit the type STRING; .*found 7", id="integer-in-strings"),
         pytest.param(string("\ud800"), r"not valid Unicode; .*found '\\ud800'", id="lone-surrogate"),
         pytest.param(strings(["a", "\udfff"]), r"not valid Unicode; .*found '\\udfff'", id="lone-surrogate-in-strings"),
         pytest.param(GgufValue(ValueType.ARRAY, [1]), "element type cannot be stored", id="array-of-nothing"),

@@ -32,7 +32,8 @@ def stored_bytes(file: GgufFile, name: str) -> bytes:
     tensor = file.tensors[name]
     with file.path.open("rb") as handle:
         handle.seek(tensor.offset)
-        return handle.read(tensor.n_bytes)
+        data: bytes = handle.read(tensor.n_bytes)
+    return data
 
 
 def replan(file: GgufFile) -> GgufPlan:
@@ -41,9 +42,9 @@ def replan(file: GgufFile) -> GgufPlan:
     return plan_gguf(file.kv, tensors, alignment=file.alignment)
 
 
-def write_with_gguf_py(path: Path, **options: int) -> None:
-    """A file with every kind of metadata value and three tensors; `options` are GGUFWriter's (splitting)."""
-    writer = gguf.GGUFWriter(path, "test", **options)
+def write_with_gguf_py(path: Path, *, split_max_tensors: int = 0) -> None:
+    """A file with every kind of metadata value and three tensors, perhaps split."""
+    writer = gguf.GGUFWriter(path, "test", split_max_tensors=split_max_tensors)
     writer.add_uint8("v.u8", 255)
     writer.add_int8("v.i8", -128)
     writer.add_uint16("v.u16", 65535)

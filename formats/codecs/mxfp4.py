@@ -7,7 +7,7 @@
 
 A tensor of N rows and G * 32 columns is two arrays, blocks [N, G, 16] and scales [N, G].
 
-Source: OCP Microscaling Formats (MX) Specification v1.0, section 5.2 (concrete formats) and 6 (conversion).
+Source: OCP Microscaling Formats (MX) Specification v1.0, section 5.2 (concrete MX-compliant formats).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# Blocks and elements per buffer on the stack side: small enough to stay in the first-level cache.
+# Per buffer; small enough to stay in the first-level cache.
 _CHUNK_BLOCKS = 128
 _CHUNK_ELEMENTS = 8192
 
@@ -178,7 +178,7 @@ def expand(blocks: Array, scales: Array, pairs: Array, out: Array) -> None:
 
 
 def match(values: Array, scales: Array, magnitudes: Array, out: Array) -> int:
-    words = values.view(np.uint64).reshape(*scales.shape, -1)
+    words = values.view(np.uint64).reshape(*scales.shape, 4 * values.itemsize)
     mask = values.dtype.type((1 << (values.itemsize * 8 - 1)) - 1)
     return int(_match(words, scales, magnitudes, mask, out.view(np.uint64)))
 

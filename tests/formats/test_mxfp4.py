@@ -113,7 +113,8 @@ def test_a_scale_beyond_the_range_overflows_for_some_codes_only(encoding: str, s
             decoded(mx, encoding)
 
 
-def test_an_overflow_is_placed_by_row_block_and_element() -> None:
+def test_an_overflow_is_placed_by_row_block_and_element(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mxfp4, "_AUDIT_BLOCKS", 8)
     codes = np.ones((70, 3, 32), int)
     codes[67, 2, 13] = 15
     scales = np.full((70, 3), 127)

@@ -14,9 +14,11 @@ from typing import Any, BinaryIO
 INDEX = "model.safetensors.index.json"
 
 # Tensors of the `tiny` demo that damage is done to.
+EMBEDDING = "model.embed_tokens.weight"
 ROUTER = "model.layers.0.mlp.router.weight"
 BLOCKS = "model.layers.2.mlp.experts.gate_up_proj_blocks"
 SCALES = "model.layers.2.mlp.experts.gate_up_proj_scales"
+HIDDEN, SCALE_SHAPE = 192, (8, 320, 6)
 
 
 @dataclass

@@ -8,12 +8,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from checkpoints import nothing_left_in
 from gptoss_convert.convert import cli
 
 Argument = str | Path
@@ -54,8 +55,7 @@ def _exit_code(main: Callable[[], object]) -> int:
     try:
         main()
     except SystemExit as exit_:
-        assert isinstance(exit_.code, int)
-        return exit_.code
+        return exit_.code if isinstance(exit_.code, int) else 1
     raise AssertionError("the command did not exit")
 
 
@@ -81,3 +81,10 @@ def refused(outcome: Outcome, *parts: object, code: int = 1) -> None:
     assert outcome.out == ""
     assert outcome.says(*parts)
     assert "Traceback" not in outcome.err
+
+
+def refuses(source: Path, *parts: object, options: Sequence[str] = ()) -> None:
+    """Fails unless `to-gguf` of `source` fails with such a message and leaves the directory around it as it was."""
+    with nothing_left_in(source.parent):
+        outcome = command("to-gguf", source, source.parent / "out.gguf", *options)
+    refused(outcome, *parts)

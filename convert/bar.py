@@ -26,7 +26,9 @@ LINE_SECONDS = 10.0
 
 def progress_for(console: Console) -> Progress:
     """A bar if `console` is a terminal, else lines on it."""
-    return BarProgress(console) if console.is_terminal else LineProgress(lambda line: console.print(line, highlight=False))
+    return (
+        BarProgress(console) if console.is_terminal else LineProgress(lambda line: console.print(line, highlight=False))
+    )
 
 
 class BarProgress(Progress):

@@ -18,9 +18,7 @@ _SINGLE: dict[str, Encoding] = {"F32": F32, "F16": F16, "BF16": BF16, "MXFP4": G
 _RELOAD = "Download the checkpoint again, or compare it with the official one."
 
 
-def bind(
-    arrays: Mapping[str, StoredArray], table: Table, config: GptOssConfig, where: Path
-) -> dict[str, StoredTensor]:
+def bind(arrays: Mapping[str, StoredArray], table: Table, config: GptOssConfig, where: Path) -> dict[str, StoredTensor]:
     """Every canonical tensor of the model, as `arrays` hold it, in the inventory's order.
 
     Raises:

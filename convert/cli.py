@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 
 
-class DenseType(str, Enum):
+class DenseType(StrEnum):
     """Encodings of the matrices outside the experts."""
 
     auto = "auto"
@@ -36,7 +36,7 @@ class DenseType(str, Enum):
     f32 = "f32"
 
 
-class ExpertType(str, Enum):
+class ExpertType(StrEnum):
     """Encodings of the experts."""
 
     mxfp4 = "mxfp4"
@@ -45,7 +45,7 @@ class ExpertType(str, Enum):
     f32 = "f32"
 
 
-class PresetName(str, Enum):
+class PresetName(StrEnum):
     """Shapes of synthetic checkpoints."""
 
     tiny = "tiny"
@@ -53,7 +53,9 @@ class PresetName(str, Enum):
     large = "120b"
 
 
-Source = Annotated[Path, typer.Argument(metavar="SRC", help="A checkpoint directory, or a GGUF file.", show_default=False)]
+Source = Annotated[
+    Path, typer.Argument(metavar="SRC", help="A checkpoint directory, or a GGUF file.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless something fails.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be written; write nothing.")]
@@ -111,7 +113,8 @@ def to_gguf(
         ExpertType, typer.Option(help="Encoding of the experts; mxfp4 moves the stored blocks undecoded.")
     ] = ExpertType.mxfp4,
     split_max_size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Split into files of at most SIZE of tensors, such as 5G or 500M.")
+        str | None,
+        typer.Option(metavar="SIZE", help="Split into files of at most SIZE of tensors, such as 5G or 500M."),
     ] = None,
     dry_run: DryRun = False,
     no_verify: NoVerify = False,
@@ -133,8 +136,12 @@ def to_gguf(
 @app.command()
 def make_demo(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory to make.", show_default=False)],
-    preset: Annotated[PresetName, typer.Option(help="Shapes: a toy, or the true ones (13.8 and 65 GB).")] = PresetName.tiny,
-    layers: Annotated[int | None, typer.Option(help="Number of layers, if not the preset's.", show_default=False)] = None,
+    preset: Annotated[
+        PresetName, typer.Option(help="Shapes: a toy, or the true ones (13.8 and 65 GB).")
+    ] = PresetName.tiny,
+    layers: Annotated[
+        int | None, typer.Option(help="Number of layers, if not the preset's.", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other weights.")] = 0,
     dry_run: DryRun = False,
     as_json: AsJson = False,

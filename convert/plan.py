@@ -1,4 +1,4 @@
-"""The plan of a conversion: every file, every tensor, every offset, before the first byte. Pure data, no side effects."""
+"""The plan of a conversion: every file, every tensor, every offset, before the first byte. Pure data."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Layout:
     """What a target makes of a checkpoint.
 
     `texts` are small files written as they are. `notes` are things a user should know. `atomic_directory` is set when
-    all files lie in one new directory that appears as a whole. `reopen` reads the written files back, given their paths.
+    all files lie in one new directory that appears as a whole. `reopen` opens the written files, given their paths.
     """
 
     name: str

@@ -25,7 +25,9 @@ class SlabReader(Protocol):
 
     def __enter__(self) -> SlabReader: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 def intervals(tensors: Sequence[StoredTensor], begin: int, end: int) -> dict[tuple[Path, str], tuple[int, int]]:

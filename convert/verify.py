@@ -7,8 +7,8 @@ The way back shares nothing with the way there but the table of the layout: the 
 2. every byte of tensor data belongs to exactly one tensor, in the source and in the files written;
 3. the canonical digest of every tensor equals the one taken of the source while it was read.
 
-A tensor whose values had to be rounded (F16 only) cannot return; then what was written must read back as it was written,
-and how many values changed is said.
+A tensor whose values had to be rounded (F16 only) cannot return; then what was written must read back as it was
+written, and how many values changed is said.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def _check_accounts(plan: Plan, written: Checkpoint) -> Check:
     parameters = (plan.source.n_parameters, written.n_parameters)
     if parameters[0] != parameters[1]:
         return Check(claim, False, f"{parameters[0]:,} parameters became {parameters[1]:,}")
-    return Check(claim, True, f"{plan.source_bytes:,} bytes read, {written_bytes:,} written")
+    detail = f"each of {plan.source_bytes:,} source bytes used once, {written_bytes:,} written"
+    return Check(claim, True, detail)
 
 
 def _check_texts(manifest: Manifest) -> Check:

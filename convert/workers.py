@@ -40,7 +40,7 @@ def run_slabs(slabs: Slabs, work: Callable[[Group, int, int, Scratch], None]) ->
                 return
             try:
                 work(*slab, scratch)
-            except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
+            except BaseException as error:
                 failures.append(error)
                 stop.set()
 

@@ -48,7 +48,7 @@ class TensorDigest:
         for begin in range(0, n_rows, self.leaf_rows):
             leaf = xxhash.xxh3_128()
             for part in flat:
-                leaf.update(part[begin : begin + self.leaf_rows])
+                leaf.update(part[begin : begin + self.leaf_rows].data)
             index = (first_row + begin) // self.leaf_rows
             assert self._leaves[index] is None, "a leaf was digested twice"
             self._leaves[index] = leaf.digest()

@@ -19,7 +19,9 @@ def decode_planes(blocks: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         scales: uint8 [N, G], contiguous, on the same device.
     """
     n_rows, groups, _ = blocks.shape
-    assert blocks.is_contiguous() and scales.is_contiguous() and scales.shape == (n_rows, groups)
+    assert blocks.is_contiguous()
+    assert scales.is_contiguous()
+    assert scales.shape == (n_rows, groups)
     out = torch.empty((n_rows, groups * 32), dtype=torch.float32, device=blocks.device)
     n_blocks = n_rows * groups
     decode_planes_kernel[(triton.cdiv(n_blocks, _TILE),)](blocks, scales, out, n_blocks, TILE=_TILE)

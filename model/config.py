@@ -1,6 +1,6 @@
 """The gpt-oss config: what config.json says, checked against itself.
 
-Both spellings are read: the official one (`rope_theta` + `rope_scaling`) and that of transformers 5 (`rope_parameters`).
+Both spellings are read: the official one (`rope_theta`, `rope_scaling`) and that of transformers 5 (`rope_parameters`).
 Keys that are not known here are kept in `GptOssConfig.raw`, since fine-tunes have them and outputs must carry them.
 
 Source: openai/gpt-oss-20b config.json; transformers `models/gpt_oss/configuration_gpt_oss.py`.
@@ -108,7 +108,9 @@ def _check_model(raw: Mapping[str, Any], file: Path | None) -> None:
 def _yarn(values: _Values) -> Yarn:
     kind = values.one("rope_scaling.rope_type", "rope_scaling.type", "rope_parameters.rope_type")
     if kind != "yarn":
-        raise values.error("the model's positions are not scaled by YaRN", "rope_scaling.rope_type", "'yarn'", repr(kind))
+        raise values.error(
+            "the model's positions are not scaled by YaRN", "rope_scaling.rope_type", "'yarn'", repr(kind)
+        )
 
     def both(name: str) -> tuple[str, str]:
         return f"rope_scaling.{name}", f"rope_parameters.{name}"

@@ -54,7 +54,11 @@ def check_consistency(config: GptOssConfig, file: Path | None) -> None:
     if not isinstance(types, list) or len(types) != config.num_hidden_layers:
         length = f"{len(types)} entries" if isinstance(types, list) else repr(types)
         raise _contradiction(
-            file, "layer_types", "the list contradicts 'num_hidden_layers'", f"{config.num_hidden_layers} entries", length
+            file,
+            "layer_types",
+            "the list contradicts 'num_hidden_layers'",
+            f"{config.num_hidden_layers} entries",
+            length,
         )
     for layer, (expected_type, found_type) in enumerate(zip(expected_types, types, strict=True)):
         if found_type != expected_type:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from ..formats.errors import ConfigError
+from .config_checks import layer_types
 from .harmony import (
     BOS_TOKEN,
     CALL_TOKEN,
@@ -26,11 +27,6 @@ from .harmony import (
 _NO_LENGTH_LIMIT = 1_000_000_000_000_000_019_884_624_838_656
 
 _TRANSFORMERS_VERSION = "4.55.0.dev0"
-
-
-def layer_types(n_layers: int) -> list[str]:
-    """The attention kind of each layer: sliding first, then in turn."""
-    return ["full_attention" if layer % 2 else "sliding_attention" for layer in range(n_layers)]
 
 
 GPT_OSS_20B: dict[str, object] = {

@@ -3,8 +3,8 @@
 Canonical tensors are the finest that any layout stores on its own: q, k, v and gate, up, down are apart.
 A 20b model has 24·19 + 3 = 459 of them, a 120b model 36·19 + 3 = 687.
 
-`rows × cols` is how a tensor is streamed: a matrix row by row over all its leading dimensions (`[E, N, K]` is `E·N` rows
-of `K`), a vector or bias element by element (`cols` is 1).
+Rows and columns say how a tensor is streamed: a matrix row by row over all its leading dimensions (`[E, N, K]` is `E·N`
+rows of `K`), a vector or bias element by element (one column).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def dimensions(config: GptOssConfig) -> dict[str, int]:
 
 
 def inventory(config: GptOssConfig) -> dict[str, CanonicalTensor]:
-    """Every canonical tensor of the model by name: the embedding, the layers in order, the last norm, the unembedding."""
+    """Every canonical tensor by name: the embedding, the layers in order, the last norm, the unembedding."""
     return {tensor.name: tensor for tensor in _tensors(config)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from gptoss_convert.convert.checkpoint import open_checkpoint
 from gptoss_convert.convert.demo import plan_demo
 from gptoss_convert.convert.plan import plan

@@ -25,7 +25,7 @@ def recognises_gguf(path: Path) -> bool:
 
 
 def open_gguf(path: Path) -> Checkpoint:
-    """The checkpoint in the file `path`, or in the split files that it is the first of. Raises GgufError, CheckpointError."""
+    """The checkpoint in the file `path`, or in the split files it begins. Raises GgufError, CheckpointError."""
     return _checkpoint(path, read_gguf_shards(path), None)
 
 

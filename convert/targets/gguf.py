@@ -123,7 +123,9 @@ def _refuse_unsayable(checkpoint: Checkpoint) -> None:
 
 def _metadata(checkpoint: Checkpoint, encodings: dict[str, Encoding]) -> tuple[dict[str, GgufValue], list[str]]:
     """All keys of the file, and what there is to say about the tokenizer."""
-    experts = next(encodings[name].name for name, stored in checkpoint.tensors.items() if stored.tensor.role == "experts")
+    experts = next(
+        encodings[name].name for name, stored in checkpoint.tensors.items() if stored.tensor.role == "experts"
+    )
     kv = config_to_kv(checkpoint.config, checkpoint.path.resolve().stem, experts)
     if checkpoint.gguf is not None:
         kv["general.name"] = checkpoint.gguf.kv.get("general.name", kv["general.name"])

@@ -15,6 +15,7 @@ import operator
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -197,15 +198,12 @@ def _encode_strings(values: Sequence[str], key: str) -> bytes:
         return values.payload
     if isinstance(values, str):
         raise GgufError("a list of strings is wanted", key=key, expected="a list", found="one string")
-    pack = _U64.pack
-    parts: list[bytes] = []
     try:
-        for text in values:
-            raw = text.encode()
-            parts += (pack(len(raw)), raw)
-    except (AttributeError, UnicodeEncodeError):
-        _encode_text(text, key)
-    return b"".join(parts)
+        encoded = list(map(str.encode, values))
+    except (TypeError, UnicodeEncodeError):
+        encoded = [_encode_text(text, key) for text in values]
+    lengths = map(_U64.pack, map(len, encoded))
+    return b"".join(chain.from_iterable(zip(lengths, encoded, strict=True)))
 
 
 def _encode_numbers(element_type: ValueType, values: Any, key: str) -> bytes:

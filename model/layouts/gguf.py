@@ -1,6 +1,6 @@
 """The GGUF layout of llama.cpp, architecture `gpt-oss`: gate, up and down apart, norms and biases in F32.
 
-Source: llama.cpp `gguf-py/gguf/constants.py` (MODEL_ARCH.GPT_OSS), `conversion/gpt_oss.py`, `src/models/openai-moe.cpp`.
+Source: llama.cpp `gguf-py/gguf/constants.py` (GPT_OSS), `conversion/gpt_oss.py`, `src/models/openai-moe.cpp`.
 """
 
 from __future__ import annotations
@@ -34,5 +34,5 @@ TABLE: Table = {
     "unembedding.weight": Rows("output.weight"),
 }
 
-# Roles whose consumers insist on F32 (llama.cpp aborts on F16 or BF16 norms, sinks and biases); the router is kept exact.
+# llama.cpp aborts on norms, sinks and biases in F16 or BF16; the router is kept exact.
 F32_ROLES = frozenset({"norm", "sinks", "router", "router bias", "attention bias", "expert bias"})

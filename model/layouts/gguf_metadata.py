@@ -1,6 +1,6 @@
 """The config as GGUF keys, and back.
 
-GGUF has no key for YaRN's `truncate: false` (llama.cpp always truncates) nor for `swiglu_limit` (it is 7.0 in llama.cpp).
+GGUF has no key for YaRN's `truncate: false` (llama.cpp always truncates) nor for `swiglu_limit` (7.0 in llama.cpp).
 
 Source: llama.cpp `gguf-py/gguf/constants.py` (Keys), `conversion/gpt_oss.py`, `src/llama-model.cpp`.
 """
@@ -71,7 +71,12 @@ def _flat(config: GptOssConfig) -> dict[str, Any]:
 def kv_to_config(kv: Mapping[str, GgufValue], vocab_size: int, file: Path) -> GptOssConfig:
     """The config that a GGUF's keys say. `vocab_size` comes from the embedding's shape. Raises CheckpointError."""
     _check_architecture(kv, file)
-    raw: dict[str, Any] = {"model_type": "gpt_oss", "vocab_size": vocab_size, **_IMPLIED, "rope_scaling": dict(_IMPLIED_YARN)}
+    raw: dict[str, Any] = {
+        "model_type": "gpt_oss",
+        "vocab_size": vocab_size,
+        **_IMPLIED,
+        "rope_scaling": dict(_IMPLIED_YARN),
+    }
     for key, _, target in CONFIG_KEYS:
         value = kv.get(f"{ARCHITECTURE}.{key}")
         if value is None:
@@ -79,7 +84,7 @@ def kv_to_config(kv: Mapping[str, GgufValue], vocab_size: int, file: Path) -> Gp
                 "the key is missing",
                 file=file,
                 key=f"{ARCHITECTURE}.{key}",
-                remedy="llama.cpp would refuse the file or fill in a default silently; convert it again from its source.",
+                remedy="llama.cpp would refuse the file or assume a default; convert it again from its source.",
             )
         outer, dot, inner = target.partition(".")
         place = raw[outer] if dot else raw

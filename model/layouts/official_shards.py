@@ -1,8 +1,8 @@
 """The order in which the official conversion filled its shards, and the names it gave them.
 
-The official HF files were made from OpenAI's `original/` ones: tensors in the alphabetical order of their original names,
-put into a shard until the next would exceed 4.8 GB, shards counted from 0 but "of" one less than their number. Of 120b
-the seven original files were taken in the order 4, 3, 6, 2, 1, 7, 5; each held up to 10 GiB of that same order.
+The official HF files were made from OpenAI's `original/` ones: tensors in the alphabetical order of their original
+names, put into a shard until the next would exceed 4.8 GB, shards counted from 0 but "of" one less than their number.
+Of 120b the seven original files were taken in the order 4, 3, 6, 2, 1, 7, 5; each held up to 10 GiB of that same order.
 
 Source: rebuilt from the published index files; tests pin their SHA-256.
 """

@@ -1,7 +1,7 @@
 """What a layout's table is made of: which stored rows make which canonical tensor.
 
-A table maps canonical names to `Rows` of a stored tensor; `{layer}` stands for the layer in both. Where a packed tensor is
-stored as several arrays, `{part}` in the stored name stands for the part's name ("blocks", "scales").
+A table maps canonical names to `Rows` of a stored tensor; `{layer}` stands for the layer in both. Where a packed tensor
+is stored as several arrays, `{part}` in the stored name stands for the part's name ("blocks", "scales").
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import pytest
 from checkpoints import EMBEDDING, HIDDEN, Tensor, copy_of, edit_json, edit_tensors
 from command_line import command, refused, refuses
 from gguf_files import replan, write_plan
+
 from gptoss_convert.formats.containers.gguf_reader import read_gguf
 from gptoss_convert.formats.containers.gguf_writer import string
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from checkpoints import copy_of, nothing_left_in
 from command_line import Outcome, command, process, refused
+
 from gptoss_convert.convert import staging
 from gptoss_convert.convert.checkpoint import open_checkpoint
 from gptoss_convert.convert.plan import plan

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gptoss_convert.formats.codecs import numba_kernels, numpy_kernels
-from gptoss_convert.formats.codecs.accelerate import NO_NUMBA_VARIABLE, kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import Generator
 from numpy.typing import NDArray
+
+from gptoss_convert.formats.codecs import numba_kernels, numpy_kernels
+from gptoss_convert.formats.codecs.accelerate import NO_NUMBA_VARIABLE, kernels
 
 Array = NDArray[Any]
 

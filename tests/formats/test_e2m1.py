@@ -5,6 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+
 from gptoss_convert.formats.codecs import e2m1
 from gptoss_convert.formats.errors import CodecError
 

@@ -7,6 +7,7 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
+
 from gptoss_convert.formats.codecs import e8m0
 from gptoss_convert.formats.errors import CodecError
 

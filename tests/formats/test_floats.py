@@ -12,10 +12,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from gptoss_convert.formats.codecs.accelerate import NO_NUMBA_VARIABLE
 from gptoss_convert.formats.codecs.floats import convert, find_nonfinite
 from gptoss_convert.formats.errors import CodecError
-from numpy.typing import NDArray
 
 Array = NDArray[Any]
 FLOATS = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32}

@@ -8,12 +8,13 @@ from __future__ import annotations
 import ggml
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from gptoss_convert.formats.codecs import mxfp4
 from gptoss_convert.formats.codecs.accelerate import NO_NUMBA_VARIABLE
 from gptoss_convert.formats.codecs.ggml_mxfp4 import repack_from_ggml, repack_to_ggml
 from gptoss_convert.formats.codecs.mxfp4 import Mxfp4
 from gptoss_convert.formats.errors import CodecError
-from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 ODD_SHAPES = [(0, 3), (1, 1), (1, 5), (3, 0), (7, 3), (2, 300)]

@@ -13,11 +13,12 @@ import hostile_gguf as raw
 import pytest
 from ggml_gguf import ggml_read_all
 from gguf_files import replan
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gptoss_convert.formats.containers.gguf_reader import GgufFile, read_gguf
 from gptoss_convert.formats.containers.gguf_types import MAX_ENTRIES, MAX_HEADER_BYTES
 from gptoss_convert.formats.errors import GgufError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 ALIGNED = raw.gguf([raw.kv(b"general.alignment", raw.U32, raw.u32(32)), *raw.KVS], raw.INFOS, raw.N_DATA)
 N_MUTANTS = 3000

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ggml_gguf import ggml_read, library
 from gguf_files import BF16_ROWS, MXFP4_ROWS, NORM, stored_bytes, write_plan, write_with_gguf_py
+
 from gptoss_convert.formats.containers.gguf_reader import GgufFile, read_gguf
 from gptoss_convert.formats.containers.gguf_types import (
     BF16,

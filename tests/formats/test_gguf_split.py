@@ -10,6 +10,7 @@ import gguf
 import pytest
 from ggml_gguf import ggml_read
 from gguf_files import write_plan, write_with_gguf_py
+
 from gptoss_convert.formats.containers.gguf_reader import GgufFile
 from gptoss_convert.formats.containers.gguf_split import (
     plan_gguf_split,

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from ggml_gguf import ggml_read
 from gguf_files import BF16_ROWS, MXFP4_ROWS, NORM, replan, write_plan, write_with_gguf_py
+from numpy.typing import NDArray
+
 from gptoss_convert.formats.containers.gguf_reader import read_gguf
 from gptoss_convert.formats.containers.gguf_types import BF16, F16, F32, GGML_TYPES, MXFP4, Q8_0, GgmlType, ValueType
 from gptoss_convert.formats.containers.gguf_values import GgufValue
@@ -31,7 +33,6 @@ from gptoss_convert.formats.containers.gguf_writer import (
     u64,
 )
 from gptoss_convert.formats.errors import GgufError
-from numpy.typing import NDArray
 
 KV = {
     "general.architecture": string("test"),

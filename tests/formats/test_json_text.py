@@ -7,10 +7,11 @@ import math
 from pathlib import Path
 
 import pytest
-from gptoss_convert.formats.errors import ConfigError, SafetensorsError
-from gptoss_convert.formats.json_text import parse_json, read_json_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from gptoss_convert.formats.errors import ConfigError, SafetensorsError
+from gptoss_convert.formats.json_text import parse_json, read_json_file
 
 
 def parsed(text: str | bytes, *, max_bytes: int = 1000, max_depth: int = 4, max_values: int = 50) -> object:

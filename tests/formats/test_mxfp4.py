@@ -12,11 +12,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from gptoss_convert.formats.codecs import mxfp4
 from gptoss_convert.formats.codecs.accelerate import NO_NUMBA_VARIABLE
 from gptoss_convert.formats.codecs.mxfp4 import Mxfp4
 from gptoss_convert.formats.errors import CodecError
-from numpy.typing import NDArray
 
 Array = NDArray[Any]
 

@@ -10,6 +10,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors
+from hostile_safetensors import entry, file_of, framed
+from safetensors.numpy import save
+
 from gptoss_convert.formats.containers.safetensors import (
     DTYPE_BITS,
     MAX_HEADER_BYTES,
@@ -19,8 +22,6 @@ from gptoss_convert.formats.containers.safetensors import (
     stored_bytes,
 )
 from gptoss_convert.formats.errors import SafetensorsError
-from hostile_safetensors import entry, file_of, framed
-from safetensors.numpy import save
 
 TENSORS = {
     "model.layers.1.bias": np.arange(6, dtype=ml_dtypes.bfloat16),

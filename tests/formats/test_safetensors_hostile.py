@@ -10,6 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors
+from hostile_safetensors import COSTLY_HEADERS, entry, file_of, framed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
 from gptoss_convert.formats.containers.safetensors import (
     MAX_HEADER_BYTES,
     MAX_HEADER_VALUES,
@@ -17,10 +22,6 @@ from gptoss_convert.formats.containers.safetensors import (
     read_safetensors_header,
 )
 from gptoss_convert.formats.errors import GptOssConvertError, SafetensorsError
-from hostile_safetensors import COSTLY_HEADERS, entry, file_of, framed
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from safetensors.numpy import save
 
 RIGHT = file_of(a=entry())
 TEXT = RIGHT[8:-4]

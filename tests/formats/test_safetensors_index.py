@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gptoss_convert.formats.containers.safetensors_index import MAX_INDEX_BYTES, read_safetensors_directory
-from gptoss_convert.formats.errors import GptOssConvertError, SafetensorsError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
+
+from gptoss_convert.formats.containers.safetensors_index import MAX_INDEX_BYTES, read_safetensors_directory
+from gptoss_convert.formats.errors import GptOssConvertError, SafetensorsError
 
 INDEX = "model.safetensors.index.json"
 FIRST, SECOND = "model-00000-of-00001.safetensors", "model-00001-of-00001.safetensors"

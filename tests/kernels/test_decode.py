@@ -1,6 +1,6 @@
 """The decode kernels give every code times every scale exactly, from both stored forms.
 
-Without a GPU they run through Triton's interpreter, which must be chosen before Triton is imported: a process of its own.
+Without a GPU they run through Triton's interpreter, which must be chosen before Triton is imported, hence a process.
 """
 
 from __future__ import annotations

@@ -12,13 +12,14 @@ import gguf
 import numpy as np
 import pytest
 import xllamacpp
+from tokenizers import Tokenizer as HfTokenizer
+from transformers import AutoTokenizer
+
 from gptoss_convert.formats.errors import UsageError
 from gptoss_convert.model.demo_tokenizer import byte_level_vocabulary, demo_tokenizer_files
 from gptoss_convert.model.gguf_tokenizer import tokenizer_to_kv
 from gptoss_convert.model.harmony import special_tokens
 from gptoss_convert.model.tokenizer import read_tokenizer
-from tokenizers import Tokenizer as HfTokenizer
-from transformers import AutoTokenizer
 
 N_TEXT, VOCAB_SIZE = 3000, 3072
 

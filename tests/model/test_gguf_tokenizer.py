@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizer_directory import VOCAB_SIZE, edit, write_tokenizer
+
 from gptoss_convert.formats.containers.gguf_reader import read_gguf
 from gptoss_convert.formats.containers.gguf_writer import plan_gguf, string, u32
 from gptoss_convert.formats.errors import TokenizerError
@@ -14,7 +16,6 @@ from gptoss_convert.model.gguf_tokenizer import kv_to_facts, tokenizer_to_kv
 from gptoss_convert.model.harmony import CHAT_TEMPLATE
 from gptoss_convert.model.tokenizer import read_tokenizer
 from gptoss_convert.model.tokenizer_files import SpecialToken
-from tokenizer_directory import VOCAB_SIZE, edit, write_tokenizer
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import hashlib
 import json
 
 import pytest
+
 from gptoss_convert.formats.errors import ConfigError
 from gptoss_convert.model import hf_files
 from gptoss_convert.model.hf_files import GPT_OSS_20B, GPT_OSS_120B, official_config

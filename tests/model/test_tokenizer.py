@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 from gguf.vocab import SpecialVocab
+from tokenizer_directory import FILES, N_TEXT, Edit, edit, write_tokenizer
+from tokenizers import Tokenizer as HfTokenizer
+from tokenizers.pre_tokenizers import ByteLevel
+
 from gptoss_convert.formats.errors import TokenizerError
 from gptoss_convert.model.harmony import CHAT_TEMPLATE, O200K_PATTERN
 from gptoss_convert.model.tokenizer import read_tokenizer
 from gptoss_convert.model.tokenizer_files import SpecialToken, read_special_token_facts, template_facts
 from gptoss_convert.model.tokenizer_json import AddedToken, byte_alphabet
-from tokenizer_directory import FILES, N_TEXT, Edit, edit, write_tokenizer
-from tokenizers import Tokenizer as HfTokenizer
-from tokenizers.pre_tokenizers import ByteLevel
 
 
 @pytest.fixture

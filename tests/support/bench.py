@@ -75,7 +75,9 @@ def machine() -> str:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     return f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
@@ -99,10 +101,15 @@ def bench_conversion(directory: Path, layers: int, rounds: int) -> None:
         for job in jobs:
             settle(copy, out)
             job.run()
-        print(f"round {number + 1} of {rounds}: " + ", ".join(f"{job.name} {job.seconds[-1]:.2f} s" for job in jobs), file=sys.stderr)
+        print(
+            f"round {number + 1} of {rounds}: " + ", ".join(f"{job.name} {job.seconds[-1]:.2f} s" for job in jobs),
+            file=sys.stderr,
+        )
     settle(copy, out)
     print(f"\n`make-demo --preset 20b --layers {layers}`, {n_bytes / 1e9:.2f} GB, {rounds} rounds; {machine()}\n")
-    print("| job | seconds, median (min – max) | ratio to `cp`, median (min – max) | to reach | peak anonymous memory |")
+    print(
+        "| job | seconds, median (min – max) | ratio to `cp`, median (min – max) | to reach | peak anonymous memory |"
+    )
     print("|---|---|---|---|---|")
     for job in jobs:
         ratios = [mine / copied for mine, copied in zip(job.seconds, jobs[0].seconds, strict=True)]

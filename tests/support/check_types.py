@@ -21,7 +21,16 @@ def main() -> int:
     if not link.is_symlink():
         link.symlink_to(ROOT, target_is_directory=True)
     packages = [argument for folder in FOLDERS for argument in ("-p", f"gptoss_convert.{folder}")]
-    command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "-m", "gptoss_convert", *packages]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--config-file",
+        str(ROOT / "pyproject.toml"),
+        "-m",
+        "gptoss_convert",
+        *packages,
+    ]
     return subprocess.run(command, cwd=directory, check=False).returncode
 
 

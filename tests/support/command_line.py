@@ -15,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 from checkpoints import nothing_left_in
+
 from gptoss_convert.convert import cli
 
 Argument = str | Path

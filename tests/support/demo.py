@@ -10,8 +10,8 @@ from pathlib import Path
 from llama_cpp import LlamaCpp
 
 PROMPT = (
-    "<|start|>user<|message|>What is the weather like in the mountains today? There is snow on the northern side, and the "
-    "wind is still strong. Please tell me whether the train leaves before noon.<|end|><|start|>assistant"
+    "<|start|>user<|message|>What is the weather like in the mountains today? There is snow on the northern side, and "
+    "the wind is still strong. Please tell me whether the train leaves before noon.<|end|><|start|>assistant"
 )
 
 

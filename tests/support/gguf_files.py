@@ -7,9 +7,10 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+from numpy.typing import NDArray
+
 from gptoss_convert.formats.containers.gguf_reader import GgufFile
 from gptoss_convert.formats.containers.gguf_writer import GgufPlan, plan_gguf
-from numpy.typing import NDArray
 
 MXFP4_ROWS = np.arange(2 * 3 * 34, dtype=np.uint8).reshape(2, 3, 34)  # 2 x 3 rows of 64 elements
 NORM = np.arange(5, dtype=np.float32)

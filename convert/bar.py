@@ -57,7 +57,7 @@ class BarProgress(Progress):
         if self._bar is not None:
             self._bar.update(self._task, advance=n_bytes, tensor=tensor)
 
-    def end(self) -> None:
+    def end(self, *, completed: bool) -> None:  # noqa: ARG002 - a given-up bar vanishes too
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -89,5 +89,6 @@ class LineProgress(Progress):
             f"{self._what} {100 * self._done / self._total:.0f} %, {size(rate)}/s, {left:.0f} s left, at {tensor}"
         )
 
-    def end(self) -> None:
-        self._write(f"{self._what} done in {time.monotonic() - self._started:.1f} s")
+    def end(self, *, completed: bool) -> None:
+        state = "done" if completed else "given up"
+        self._write(f"{self._what} {state} after {time.monotonic() - self._started:.1f} s")

@@ -58,8 +58,8 @@ def run(plan: Plan, progress: Progress | None = None, *, prove: bool = True, for
 
 def _write(plan: Plan, staging: Staging, progress: Progress, *, digest: bool) -> Manifest:
     """Writes everything under temporary names and syncs it to the disk."""
-    progress.begin("writing", sum(move.source.n_bytes for move in plan.moves))
     with ExitStack() as stack:
+        stack.enter_context(progress.stage("writing", sum(move.source.n_bytes for move in plan.moves)))
         outputs: dict[Path, DataFile] = {}
         for file in plan.layout.files:
             outputs[file.path] = output = stack.enter_context(open_data_file(staging.path(file.path), create=True))
@@ -76,7 +76,6 @@ def _write(plan: Plan, staging: Staging, progress: Progress, *, digest: bool) ->
             output.sync()
     if plan.layout.atomic_directory is not None:
         sync_directory(staging.path(plan.paths[0]).parent)
-    progress.end()
     return Manifest(
         plan,
         files=tuple(staging.path(path) for path in plan.paths),

@@ -126,7 +126,7 @@ def _metadata(checkpoint: Checkpoint, encodings: dict[str, Encoding]) -> tuple[d
     experts = next(
         encodings[name].name for name, stored in checkpoint.tensors.items() if stored.tensor.role == "experts"
     )
-    kv = config_to_kv(checkpoint.config, checkpoint.path.resolve().stem, experts)
+    kv = config_to_kv(checkpoint.config, model_name(checkpoint.path), experts)
     if checkpoint.gguf is not None:
         kv["general.name"] = checkpoint.gguf.kv.get("general.name", kv["general.name"])
         return kv | {key: value for key, value in checkpoint.gguf.kv.items() if key.startswith(PREFIX)}, []
@@ -134,6 +134,15 @@ def _metadata(checkpoint: Checkpoint, encodings: dict[str, Encoding]) -> tuple[d
         raise TokenizerError("the checkpoint has no tokenizer", file=checkpoint.path)
     tokenizer = read_tokenizer(checkpoint.directory, vocab_size=checkpoint.config.vocab_size)
     return kv | tokenizer_to_kv(tokenizer, checkpoint.config.vocab_size), list(tokenizer.warnings)
+
+
+def model_name(path: Path) -> str:
+    """What to call the model at `path`: the directory's or file's name, or the repository's in a Hub cache."""
+    path = path.resolve()
+    if path.parent.name == "snapshots":
+        # models--openai--gpt-oss-20b/snapshots/<revision>
+        return path.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return path.name if path.is_dir() else path.name.removesuffix(".gguf")
 
 
 def parse_size(text: str) -> int:

@@ -27,7 +27,9 @@ LINE_SECONDS = 10.0
 def progress_for(console: Console) -> Progress:
     """A bar if `console` is a terminal, else lines on it."""
     return (
-        BarProgress(console) if console.is_terminal else LineProgress(lambda line: console.print(line, highlight=False))
+        BarProgress(console)
+        if console.is_terminal
+        else LineProgress(lambda line: console.print(line, highlight=False, markup=False))
     )
 
 
@@ -46,7 +48,7 @@ class BarProgress(Progress):
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[tensor]}", style="dim"),
+            TextColumn("{task.fields[tensor]}", style="dim", markup=False),
             console=self._console,
             transient=True,
         )

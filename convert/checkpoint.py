@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,19 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError, FormatError: it is none, or it is damaged; the message says where and how.
     """
     path = Path(path)
+    try:
+        return _open(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _not_a_checkpoint(path, "a directory or a file", error.strerror) from None
+        raise CheckpointError(
+            f"it cannot be read: {error.strerror or error}",
+            file=error.filename or path,
+            remedy="Check the path and the permissions.",
+        ) from error
+
+
+def _open(path: Path) -> Checkpoint:
     if path.is_dir():
         from .sources.hf import open_hf, recognises_hf
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -177,7 +178,11 @@ def _carry_out(planned: Plan, *, dry_run: bool, prove: bool, force: bool, as_jso
         _print_lines(render.plan_lines(report), to_stderr=True)
     progress = Progress() if silent else progress_for(Console(stderr=True))
     started = time.monotonic()
-    manifest = run(planned, progress, prove=prove, force=force)
+    try:
+        manifest = run(planned, progress, prove=prove, force=force)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: nothing was kept", err=True)
+        raise typer.Exit(130) from None
     seconds = time.monotonic() - started
     if as_json:
         _print_json(describe_run(manifest, seconds))
@@ -188,7 +193,8 @@ def _carry_out(planned: Plan, *, dry_run: bool, prove: bool, force: bool, as_jso
 
 
 def _print_json(report: dict[str, Any]) -> None:
-    typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    # ASCII, so that any terminal encoding and any file name give valid JSON.
+    typer.echo(json.dumps(report, indent=2))
 
 
 def _print_lines(lines: list[str], *, to_stderr: bool = False) -> None:
@@ -209,13 +215,14 @@ def _print_table(table: Any) -> None:
 
 def main() -> NoReturn:
     """The console script: runs a command and turns our errors into one message and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a character shows an escape; that is no failure.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=True)
     except GptOssConvertError as error:
         _fail(error)
-    except KeyboardInterrupt:
-        typer.echo("interrupted: nothing was kept", err=True)
-        sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
     sys.exit(0)

@@ -21,7 +21,6 @@ from ..formats.codecs import floats
 from ..formats.codecs.encoding import BF16, F32, MXFP4
 from ..formats.codecs.mxfp4 import Mxfp4
 from ..formats.codecs.slab import Dense, Scratch, Slab
-from ..formats.digest import leaf_rows
 from ..formats.errors import UsageError
 from ..model.config import GptOssConfig, parse_config
 from ..model.config_checks import layer_types
@@ -31,7 +30,7 @@ from ..model.hf_files import GPT_OSS_20B, GPT_OSS_120B
 from ..model.inventory import inventory
 from ..model.layouts.official_shards import SHARD_BYTES
 from .checkpoint import Checkpoint
-from .plan import Plan, plan
+from .plan import Plan, leaves, plan
 from .stored import StoredTensor
 from .targets.hf import HfTarget
 
@@ -110,21 +109,21 @@ class SyntheticReader:
 
     def _slab(self, stored: StoredTensor, begin: int, end: int, scratch: Scratch, name: str) -> Slab:
         tensor = stored.tensor
-        leaf = leaf_rows(stored.encoding.row_bytes(tensor.cols))
+        cut = leaves(stored)
         shape = (end - begin, tensor.cols)
         if stored.encoding is MXFP4:
             groups = tensor.cols // 32
             blocks = scratch.array(f"{name}.blocks", (shape[0], groups, 16), np.dtype(np.uint8))
             scales = scratch.array(f"{name}.scales", (shape[0], groups), np.dtype(np.uint8))
-            for first in range(begin, end, leaf):
-                rows = slice(first - begin, min(end, first + leaf) - begin)
-                _fill_packed(self._stream(tensor.name, first // leaf), blocks[rows], scales[rows])
+            for number, first, last in cut.between(begin, end):
+                rows = slice(first - begin, last - begin)
+                _fill_packed(self._stream(tensor.name, number), blocks[rows], scales[rows])
             return Mxfp4(blocks, scales)
         mean, std = _MAGNITUDES[tensor.role](tensor.cols)
         values = scratch.array(f"{name}.values", shape, np.dtype(np.uint16))
-        for first in range(begin, end, leaf):
-            rows = slice(first - begin, min(end, first + leaf) - begin)
-            numbers = self._stream(tensor.name, first // leaf).standard_normal(values[rows].shape, np.float32)
+        for number, first, last in cut.between(begin, end):
+            rows = slice(first - begin, last - begin)
+            numbers = self._stream(tensor.name, number).standard_normal(values[rows].shape, np.float32)
             numbers *= np.float32(std)
             numbers += np.float32(mean)
             floats.convert(numbers, F32.name, BF16.name, values[rows])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..formats.codecs.encoding import GGML_MXFP4, MXFP4, Encoding
-from ..formats.digest import leaf_rows
+from ..formats.digest import Leaves, leaf_rows
 from .checkpoint import Checkpoint
 from .stored import StoredTensor
 
@@ -35,16 +35,23 @@ class Move:
 
 @dataclass(frozen=True)
 class Group:
-    """Tensors that are moved together because their rows alternate in the source or in the target (gate and up)."""
+    """Tensors that are moved together because their rows alternate in the source or in the target (gate and up).
+
+    A slab is `slab_rows` rows of one matrix (the last may be fewer), or several whole matrices.
+    """
 
     moves: tuple[Move, ...]
     rows: int
+    matrix_rows: int
     slab_rows: int
 
     def slabs(self) -> Iterator[tuple[int, int]]:
-        """The row ranges (begin, end) that the group is moved in."""
-        for begin in range(0, self.rows, self.slab_rows):
-            yield begin, min(self.rows, begin + self.slab_rows)
+        """The row ranges (begin, end) that the group is moved in; they begin and end where leaves do."""
+        span = max(1, self.slab_rows // self.matrix_rows) * self.matrix_rows
+        for first in range(0, self.rows, span):
+            last = min(self.rows, first + span)
+            for begin in range(first, last, self.slab_rows):
+                yield begin, min(last, begin + self.slab_rows)
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,13 @@ def canonical(encoding: Encoding) -> Encoding:
     return MXFP4 if encoding is GGML_MXFP4 else encoding
 
 
+def leaves(stored: StoredTensor) -> Leaves:
+    """How the tensor's canonical rows are cut into leaves."""
+    tensor = stored.tensor
+    row_bytes = canonical(stored.encoding).row_bytes(tensor.cols)
+    return Leaves(tensor.rows, tensor.matrix_rows, leaf_rows(row_bytes))
+
+
 def _groups(source: dict[str, StoredTensor], target: dict[str, StoredTensor]) -> Iterator[Group]:
     """Moves in the target's order; those that share an array with alternating rows become one group."""
     members: dict[str, list[str]] = {}
@@ -138,10 +152,14 @@ def _group(moves: list[Move]) -> Group:
     first = moves[0].source
     cols = first.tensor.cols
     assert all((move.source.tensor.rows, move.source.tensor.cols) == (first.tensor.rows, cols) for move in moves)
-    leaf = max(leaf_rows(canonical(move.source.encoding).row_bytes(cols)) for move in moves)
+    leaf = max(leaves(move.source).leaf_rows for move in moves)
     row_bytes = max(
         sum(move.source.encoding.row_bytes(cols) for move in moves),
         sum(move.target.encoding.row_bytes(cols) for move in moves),
     )
-    slab_rows = max(1, SLAB_BYTES // row_bytes // leaf) * leaf
-    return Group(tuple(moves), first.tensor.rows, slab_rows)
+    matrix_rows = first.tensor.matrix_rows
+    unit = leaf if leaf < matrix_rows else matrix_rows
+    slab_rows = max(1, SLAB_BYTES // row_bytes // unit) * unit
+    if slab_rows > matrix_rows:
+        slab_rows = slab_rows // matrix_rows * matrix_rows
+    return Group(tuple(moves), first.tensor.rows, matrix_rows, slab_rows)

@@ -10,7 +10,7 @@ class Progress:
     """Says nothing. Subclasses show a bar or print lines; `advance` may be called from any thread."""
 
     @contextmanager
-    def stage(self, what: str, n_bytes: int) -> Iterator[None]:
+    def during(self, what: str, n_bytes: int) -> Iterator[None]:
         """A stage ("writing", "verifying") of `n_bytes`, as long as the context lasts."""
         self.begin(what, n_bytes)
         completed = False

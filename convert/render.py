@@ -103,7 +103,10 @@ def tensor_table(rows: list[dict[str, Any]]) -> Table:
     table = _table("tensor", "dtype", "shape", "bytes", "offset", "file", left=("tensor", "dtype", "shape", "file"))
     for row in rows:
         shape = " × ".join(map(str, row["shape"]))
-        table.add_row(row["name"], row["dtype"], shape, f"{row['bytes']:,}", f"{row['offset']:,}", row["file"])
+        # Text, not str: names may hold what Rich takes for markup.
+        table.add_row(
+            Text(row["name"]), row["dtype"], shape, f"{row['bytes']:,}", f"{row['offset']:,}", Text(row["file"])
+        )
     return table
 
 

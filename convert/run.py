@@ -59,7 +59,7 @@ def run(plan: Plan, progress: Progress | None = None, *, prove: bool = True, for
 def _write(plan: Plan, staging: Staging, progress: Progress, *, digest: bool) -> Manifest:
     """Writes everything under temporary names and syncs it to the disk."""
     with ExitStack() as stack:
-        stack.enter_context(progress.stage("writing", sum(move.source.n_bytes for move in plan.moves)))
+        stack.enter_context(progress.during("writing", sum(move.source.n_bytes for move in plan.moves)))
         outputs: dict[Path, DataFile] = {}
         for file in plan.layout.files:
             outputs[file.path] = output = stack.enter_context(open_data_file(staging.path(file.path), create=True))
@@ -97,6 +97,6 @@ def _os_errors(plan: Plan) -> Iterator[None]:
         reading = error.filename is not None and str(error.filename) in sources
         raise OutputError(
             f"the file cannot be {'read' if reading else 'written'}: {error.strerror or error}",
-            file=error.filename or plan.paths[0],
+            file=error.filename if reading else plan.paths[0],
             remedy="Check the file's permissions." if reading else _REMEDIES.get(error.errno or 0),
         ) from error

@@ -31,10 +31,27 @@ def refuse_existing(plan: Plan, *, force: bool) -> None:
     for path in plan.paths:
         if path.is_dir():
             raise OutputError("the output is a directory", file=path, expected="a file name")
-        if path.exists() and any(path.samefile(source) for source in plan.source.files):
-            raise OutputError("the output is the source", file=path, remedy="Choose another name.")
+        if _belongs_to(path, plan) or _belongs_to(partial(path), plan):
+            raise OutputError("the output is the source, or a part of it", file=path, remedy="Choose another name.")
         if path.exists() and not force:
             raise OutputError("the output exists already", file=path, remedy="Use --force to replace it.")
+
+
+def _belongs_to(path: Path, plan: Plan) -> bool:
+    """True if `path` is a file that the source needs: its weights, or what lies beside them and is no other output."""
+    if not path.exists():
+        return False
+    if any(path.samefile(source) for source in plan.source.files):
+        return True
+    directory = plan.source.directory
+    beside = directory is not None and path.resolve().parent == directory.resolve()
+    return beside and path.suffix not in (".gguf", SUFFIX)
+
+
+def partial(path: Path) -> Path:
+    """Where what will be `path` is written first."""
+    path = path.absolute()
+    return path.with_name(path.name + SUFFIX)
 
 
 class Staging:
@@ -43,13 +60,13 @@ class Staging:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._directory = plan.layout.atomic_directory
-        self._root = self._directory or plan.paths[0]
+        self._root = (self._directory or plan.paths[0]).absolute()
 
     def path(self, final: Path) -> Path:
         """Where the file that will be `final` is written."""
         if self._directory is not None:
-            return self._partial(self._directory) / final.name
-        return self._partial(final)
+            return partial(self._root) / final.name
+        return partial(final)
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
@@ -68,7 +85,7 @@ class Staging:
                     self.discard()
                     self._check_space()
                     if self._directory is not None:
-                        self._partial(self._directory).mkdir()
+                        partial(self._root).mkdir()
                     yield
                 finally:
                     self.discard()
@@ -82,20 +99,23 @@ class Staging:
             ) from None
 
     def commit(self) -> None:
-        """Gives the outputs their final names. Of split files the first is named last: loaders begin with it."""
-        if self._directory is not None:
-            if self._directory.exists():
-                self._directory.rmdir()
-            replace_file(self._partial(self._directory), self._directory)
+        """Gives the outputs their final names: a new directory at once, files the first last, where loaders begin."""
+        if self._directory is not None and not self._root.exists():
+            replace_file(partial(self._root), self._root)
         else:
+            first, *others = self._plan.paths
+            if others and self._directory is None:
+                # An older first shard must not be found with new others.
+                first.unlink(missing_ok=True)
             for final in reversed(self._plan.paths):
                 replace_file(self.path(final), final)
+            sync_directory(self._root if self._directory is not None else self._root.parent)
         sync_directory(self._root.parent)
 
     def discard(self) -> None:
         """Removes what is unfinished."""
         if self._directory is not None:
-            shutil.rmtree(self._partial(self._directory), ignore_errors=True)
+            shutil.rmtree(partial(self._root), ignore_errors=True)
             return
         for final in self._plan.paths:
             self.path(final).unlink(missing_ok=True)
@@ -110,7 +130,3 @@ class Staging:
                 found=f"{free:,} bytes free",
                 remedy="Free some space or write to another disk; nothing was written.",
             )
-
-    @staticmethod
-    def _partial(path: Path) -> Path:
-        return path.with_name(path.name + SUFFIX)

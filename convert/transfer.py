@@ -14,10 +14,10 @@ from ..formats.codecs import e8m0, floats
 from ..formats.codecs.encoding import Encoding
 from ..formats.codecs.mxfp4 import Mxfp4
 from ..formats.codecs.slab import Scratch, Slab, pack, planes
-from ..formats.digest import TensorDigest, leaf_rows
+from ..formats.digest import TensorDigest
 from ..formats.errors import CodecError
 from ..formats.files import DataFile
-from .plan import Group, Move, Plan, canonical
+from .plan import Group, Move, Plan, canonical, leaves
 from .progress import Progress
 from .reading import FileReader, SlabReader, intervals, views
 from .stored import StoredTensor
@@ -39,9 +39,7 @@ def written_digest(move: Move) -> TensorDigest:
 
 
 def _digest(move: Move, encoding: Encoding) -> TensorDigest:
-    tensor = move.source.tensor
-    leaf = leaf_rows(canonical(move.source.encoding).row_bytes(tensor.cols))
-    return TensorDigest(encoding.name, tensor.shape, tensor.rows, leaf)
+    return TensorDigest(encoding.name, move.source.tensor.shape, leaves(move.source))
 
 
 def may_round(move: Move) -> bool:
@@ -175,5 +173,9 @@ def _pack(slab: Slab, move: Move, begin: int, parts: list[NDArray[np.uint8]]) ->
             tensor=span.array.name,
             expected=error.expected,
             found=error.found,
-            remedy="Use a wider type: bf16 and f32 hold every value that MXFP4 and BF16 hold.",
+            remedy=(
+                "Use --experts mxfp4, which moves the blocks as they are, or a wider type."
+                if isinstance(slab, Mxfp4)
+                else "Use --type f32, which holds every value."
+            ),
         ) from None

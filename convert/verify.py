@@ -96,7 +96,7 @@ def _check_texts(manifest: Manifest) -> Check:
 def _check_digests(manifest: Manifest, written: Checkpoint, progress: Progress) -> Check:
     """Reads everything back and compares digests, tensor by tensor."""
     plan = manifest.plan
-    stage = progress.stage("verifying", written.n_bytes)
+    stage = progress.during("verifying", written.n_bytes)
     with stage, written.make_reader() as reader, plan.source.make_reader() as source:
         check = _ReadBack(manifest, written, reader, source, progress)
         run_slabs(((group, *rows) for group in plan.groups for rows in group.slabs()), check.slab)

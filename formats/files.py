@@ -49,7 +49,10 @@ class DataFile(ABC):
         """Fills `buffer` (bytes) from `offset`. Raises CheckpointError if the file ends before."""
         done = 0
         while done < len(buffer):
-            n_bytes = self._read(buffer[done:], offset + done)
+            try:
+                n_bytes = self._read(buffer[done:], offset + done)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
             if n_bytes == 0:
                 raise CheckpointError(
                     "the file ended while it was being read",

@@ -19,6 +19,8 @@ from .config_checks import check_consistency, check_quantization
 
 CONFIG_FILE = "config.json"
 MAX_CONFIG_BYTES = 1 << 20
+# Every layout keeps these numbers as float32 or wider.
+_F32_MIN, _F32_MAX = 2.0**-149, (2 - 2.0**-23) * 2.0**127
 _REMEDY = "Compare it with the config.json of openai/gpt-oss-20b."
 
 
@@ -93,14 +95,15 @@ def parse_config(raw: Mapping[str, Any], file: Path | None = None) -> GptOssConf
 def _check_model(raw: Mapping[str, Any], file: Path | None) -> None:
     architectures = raw.get("architectures")
     names = architectures if isinstance(architectures, list) else []
-    if raw.get("model_type") == "gpt_oss" or "GptOssForCausalLM" in names:
+    model_type = raw.get("model_type")
+    if model_type == "gpt_oss" or (model_type is None and "GptOssForCausalLM" in names):
         return
     raise ConfigError(
         "this is not a gpt-oss model",
         file=file,
         key="model_type",
         expected="'gpt_oss'",
-        found=repr(raw.get("model_type", architectures)),
+        found=repr(architectures if model_type is None else model_type),
         remedy="This tool converts gpt-oss checkpoints only.",
     )
 
@@ -167,7 +170,7 @@ class _Values:
         return int(self._checked(keys, "a whole number from 1 on", _is_count))
 
     def positive(self, *keys: str) -> float:
-        return float(self._checked(keys, "a number above 0", _is_positive))
+        return float(self._checked(keys, "a number above 0 that float32 can hold", _is_positive))
 
     def flag(self, *keys: str) -> bool:
         return bool(self._checked(keys, "true or false", lambda value: isinstance(value, bool)))
@@ -178,4 +181,4 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+    return isinstance(value, int | float) and not isinstance(value, bool) and _F32_MIN <= value <= _F32_MAX

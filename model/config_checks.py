@@ -11,6 +11,9 @@ from ..formats.errors import ConfigError
 if TYPE_CHECKING:
     from .config import GptOssConfig
 
+# Far more than any gpt-oss has, and little enough to make a list of.
+MAX_LAYERS = 1000
+
 # Values that gpt-oss has and that nothing in any layout could express otherwise.
 _FIXED: dict[str, object] = {
     "hidden_act": "silu",
@@ -45,6 +48,9 @@ def check_quantization(raw: Mapping[str, Any], file: Path | None) -> None:
 
 def check_consistency(config: GptOssConfig, file: Path | None) -> None:
     """Raises ConfigError naming the first key that contradicts another."""
+    if config.num_hidden_layers > MAX_LAYERS:
+        found = str(config.num_hidden_layers)
+        raise _contradiction(file, "num_hidden_layers", "there are too many layers", f"at most {MAX_LAYERS}", found)
     for key, expected in _FIXED.items():
         found = config.raw.get(key, expected)
         if found != expected:

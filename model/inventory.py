@@ -65,6 +65,13 @@ class CanonicalTensor:
         return self.n_elements // self.cols
 
     @property
+    def matrix_rows(self) -> int:
+        """Streamed rows of one matrix of the stack, of one expert's bias, or of everything else at once."""
+        if len(self.shape) == 1:
+            return self.shape[0]
+        return self.shape[-2] if self.cols > 1 else self.shape[-1]
+
+    @property
     def n_elements(self) -> int:
         """Parameters."""
         return prod(self.shape)

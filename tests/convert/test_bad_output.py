@@ -210,10 +210,10 @@ class Meanwhile(Progress):
     """Does something when a stage begins."""
 
     def __init__(self, stage: str, action: object) -> None:
-        self.stage, self.action = stage, action
+        self.awaited, self.action = stage, action
 
     def begin(self, what: str, n_bytes: int) -> None:
-        if what == self.stage:
+        if what == self.awaited:
             self.action()  # type: ignore[operator]
 
 

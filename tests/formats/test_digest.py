@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gptoss_convert.formats.digest import LEAF_BYTES, TensorDigest, leaf_rows
+from gptoss_convert.formats.digest import LEAF_BYTES, Leaves, TensorDigest, leaf_rows
 
 ROWS, LEAF = 103, 4
 SHAPE = (ROWS, 64)
@@ -31,7 +31,7 @@ def digest(
     leaf: int = LEAF,
 ) -> str:
     """The digest when the rows are cut into slabs at `cuts` and these are shuffled by `seed`."""
-    collected = TensorDigest(encoding, shape, ROWS, leaf)
+    collected = TensorDigest(encoding, shape, Leaves(ROWS, ROWS, leaf))
     edges = sorted({0, ROWS, *cuts})
     slabs = list(pairwise(edges))
     if seed is not None:
@@ -49,7 +49,7 @@ def test_digest_is_that_of_its_definition() -> None:
         xxhash.xxh3_128_digest(BLOCKS[row : row + LEAF].tobytes() + SCALES[row : row + LEAF].tobytes())
         for row in range(0, ROWS, LEAF)
     ]
-    assert xxhash.xxh3_128_hexdigest(b"xxh3-128/leaves MXFP4 (103, 64) 4\n" + b"".join(leaves)) == WHOLE
+    assert xxhash.xxh3_128_hexdigest(b"xxh3-128/leaves MXFP4 (103, 64) 103 4\n" + b"".join(leaves)) == WHOLE
 
 
 @given(st.sets(st.integers(0, ROWS // LEAF).map(lambda leaf: leaf * LEAF)), st.integers())
@@ -88,7 +88,7 @@ def test_digest_differs_if_encoding_shape_or_leaves_differ(other: dict[str, obje
 def test_zeros_have_another_digest_for_every_shape() -> None:
     digests = set()
     for rows in range(1, 40):
-        collected = TensorDigest("BF16", (rows, 8), rows, LEAF)
+        collected = TensorDigest("BF16", (rows, 8), Leaves(rows, rows, LEAF))
         collected.update(0, [np.zeros((rows, 8), np.uint16)])
         digests.add(collected.hexdigest())
     assert len(digests) == 39
@@ -100,3 +100,23 @@ def test_leaf_is_the_most_rows_that_fit_in_a_mebibyte_but_one_at_least(row_bytes
     assert rows >= 1
     assert rows == 1 or rows * row_bytes <= LEAF_BYTES
     assert (rows + 1) * row_bytes > LEAF_BYTES
+
+
+def test_leaves_never_cross_a_matrix() -> None:
+    leaves = Leaves(n_rows=20, matrix_rows=10, leaf_rows=4)
+    expected = [(0, 0, 4), (1, 4, 8), (2, 8, 10), (3, 10, 14), (4, 14, 18), (5, 18, 20)]
+    assert list(leaves.between(0, 20)) == expected
+    assert list(leaves.between(4, 14)) == expected[1:4]
+    assert len(leaves) == 6
+
+
+def test_digest_of_a_stack_does_not_depend_on_slabs() -> None:
+    values = np.random.default_rng(3).integers(0, 1 << 16, (20, 8), np.uint16)
+    leaves = Leaves(n_rows=20, matrix_rows=10, leaf_rows=4)
+    digests = set()
+    for cuts in [(0, 20), (0, 10, 20), (0, 4, 8, 10, 14, 18, 20), (0, 8, 14, 20)]:
+        collected = TensorDigest("BF16", (2, 10, 8), leaves)
+        for begin, end in reversed(list(pairwise(cuts))):
+            collected.update(begin, [values[begin:end]])
+        digests.add(collected.hexdigest())
+    assert len(digests) == 1

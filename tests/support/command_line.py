@@ -69,6 +69,7 @@ def process(
         [str(script), *map(str, arguments)],
         capture_output=True,
         encoding="utf-8",
+        errors="replace",
         env={**os.environ, **(env or {})},
         preexec_fn=prepare,
         check=False,

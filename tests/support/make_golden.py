@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ggml_gguf import ggml_read, library
+
 from gptoss_convert.convert.demo import PRESETS, synthetic_checkpoint
 from gptoss_convert.convert.plan import Layout
 from gptoss_convert.convert.targets.gguf import GgufTarget
@@ -87,13 +88,14 @@ def text(model: str, read: dict[str, Any], n_layers: int) -> str:
 
 
 def _lines(value: dict[str, Any] | list[Any]) -> str:
+    """JSON with one item per line."""
     if isinstance(value, dict):
-        return (
-            "{\n"
-            + ",\n".join(f"  {json.dumps(key)}: {json.dumps(item, ensure_ascii=False)}" for key, item in value.items())
-            + "\n}"
-        )
-    return "[\n" + ",\n".join(f"  {json.dumps(item, ensure_ascii=False)}" for item in value) + "\n]"
+        return "{\n" + ",\n".join(f"  {_json(key)}: {_json(item)}" for key, item in value.items()) + "\n}"
+    return "[\n" + ",\n".join(f"  {_json(item)}" for item in value) + "\n]"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def main() -> None:

@@ -42,16 +42,16 @@ class SlowProgress(Progress):
     """Waits after every slab."""
 
     def __init__(self, pause: float, countdown: Countdown) -> None:
-        self.pause, self.countdown, self.stage = pause, countdown, ""
+        self.pause, self.countdown, self.current = pause, countdown, ""
 
     def begin(self, what: str, n_bytes: int) -> None:
-        self.stage = what
+        self.current = what
         sys.stdout.write("begun\n")
         sys.stdout.flush()
 
     def advance(self, n_bytes: int, tensor: str) -> None:
         time.sleep(self.pause)
-        self.countdown.reached(self.stage)
+        self.countdown.reached(self.current)
 
 
 def main(pause: str, moment: str, number: str, *arguments: str) -> None:

@@ -1,0 +1,119 @@
+"""The layout tables: every canonical tensor once, under the names that transformers and gguf-py use."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import gguf as gguf_py
+import pytest
+
+from gptoss_convert.model.config import GptOssConfig, parse_config
+from gptoss_convert.model.hf_files import GPT_OSS_20B, GPT_OSS_120B
+from gptoss_convert.model.inventory import inventory
+from gptoss_convert.model.layouts import gguf, hf
+from gptoss_convert.model.layouts.table import Table, expand, stored_shape
+
+CONFIGS = {"20b": parse_config(GPT_OSS_20B), "120b": parse_config(GPT_OSS_120B)}
+TABLES = {"hf": hf.TABLE, "gguf": gguf.TABLE}
+HIDDEN, LAYERS = 2880, 24
+
+# HF tensors that hold a layer's experts, and their shapes, of the 20b model.
+EXPERTS = {
+    "gate_up_proj_blocks": (32, 5760, 90, 16),
+    "gate_up_proj_scales": (32, 5760, 90),
+    "gate_up_proj_bias": (32, 5760),
+    "down_proj_blocks": (32, 2880, 90, 16),
+    "down_proj_scales": (32, 2880, 90),
+    "down_proj_bias": (32, 2880),
+}
+
+
+def stored_shapes(table: Table, config: GptOssConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every array that the table asks for."""
+    shapes = {}
+    for name, rows in expand(table, config):
+        tensor = inventory(config)[name]
+        parts = ("blocks", "scales") if "{part}" in rows.name else ("data",)
+        for part in parts:
+            shape = stored_shape(tensor.shape, is_matrix=tensor.cols > 1, step=rows.step, part=part)
+            shapes[rows.name.replace("{part}", part)] = shape
+    return shapes
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+@pytest.mark.parametrize("model", CONFIGS)
+def test_table_names_every_canonical_tensor_once_in_the_inventorys_order(model: str, table: Table) -> None:
+    assert [name for name, _ in expand(table, CONFIGS[model])] == list(inventory(CONFIGS[model]))
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_tensors_that_share_an_array_take_turns(table: Table) -> None:
+    sharing: dict[str, list[tuple[int, int]]] = {}
+    for _, rows in expand(table, CONFIGS["20b"]):
+        sharing.setdefault(rows.name, []).append((rows.first, rows.step))
+    for name, turns in sharing.items():
+        assert sorted(turns) == [(first, len(turns)) for first in range(len(turns))], name
+
+
+def test_gate_has_the_even_rows_and_up_the_odd() -> None:
+    turns = Counter((name.split(".")[-2], rows.first, rows.step) for name, rows in hf.TABLE.items() if rows.step > 1)
+    assert turns == {("gate", 0, 2): 2, ("up", 1, 2): 2}
+
+
+@pytest.mark.parametrize(("model", "n_arrays"), [("20b", 459), ("120b", 687)])
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_table_asks_for_the_published_number_of_arrays(table: Table, model: str, n_arrays: int) -> None:
+    assert len(stored_shapes(table, CONFIGS[model])) == n_arrays
+
+
+@pytest.mark.parametrize(("part", "shape"), EXPERTS.items())
+def test_experts_of_the_hf_layout_have_the_published_shapes(part: str, shape: tuple[int, ...]) -> None:
+    shapes = stored_shapes(hf.TABLE, CONFIGS["20b"])
+    assert shapes[f"model.layers.23.mlp.experts.{part}"] == shape
+
+
+def test_other_tensors_of_the_hf_layout_are_those_of_transformers() -> None:
+    import torch
+    from transformers import GptOssConfig as TransformersConfig
+    from transformers import GptOssForCausalLM
+
+    with torch.device("meta"):
+        model = GptOssForCausalLM(TransformersConfig(**{key: GPT_OSS_20B[key] for key in _SIZES}))
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items() if ".experts." not in name}
+    found = {name: shape for name, shape in stored_shapes(hf.TABLE, CONFIGS["20b"]).items() if ".experts." not in name}
+    assert found == expected
+
+
+_SIZES = (
+    *("num_hidden_layers", "num_local_experts", "vocab_size", "hidden_size", "intermediate_size", "head_dim"),
+    *("num_attention_heads", "num_key_value_heads", "layer_types"),
+)
+
+
+def test_names_of_the_gguf_layout_are_those_that_gguf_py_gives_to_the_hf_names() -> None:
+    names = gguf_py.get_tensor_name_map(gguf_py.MODEL_ARCH.GPT_OSS, LAYERS)
+    hf_names = dict(expand(hf.TABLE, CONFIGS["20b"]))
+    for canonical, rows in expand(gguf.TABLE, CONFIGS["20b"]):
+        if ".moe.gate." in canonical or ".moe.up." in canonical or canonical.endswith(".moe.down.bias"):
+            continue  # gguf-py does not know the HF names of these; a test below has their GGUF names
+        hf_name = hf_names[canonical].name.replace("_{part}", ".weight").replace(".sinks", ".sinks.weight")
+        assert names.get_name(hf_name, try_suffixes=(".weight", ".bias")) == rows.name
+
+
+def test_stems_of_the_gguf_layout_are_all_those_of_gguf_py() -> None:
+    expected = {gguf_py.TENSOR_NAMES[kind] for kind in gguf_py.MODEL_TENSORS[gguf_py.MODEL_ARCH.GPT_OSS]}
+    stems = {rows.name.replace("{layer}", "{bid}").rpartition(".")[0] for rows in gguf.TABLE.values()}
+    assert stems == expected
+
+
+@pytest.mark.parametrize("part", ["weight", "bias"])
+@pytest.mark.parametrize("canonical", ["gate", "up", "down"])
+def test_experts_of_the_gguf_layout_have_gguf_pys_names(canonical: str, part: str) -> None:
+    kind = gguf_py.MODEL_TENSOR[f"FFN_{canonical.upper()}_EXP"]
+    stem = gguf_py.TENSOR_NAMES[kind].replace("{bid}", "{layer}")
+    assert gguf.TABLE[f"layers.{{layer}}.moe.{canonical}.{part}"].name == f"{stem}.{part}"
+
+
+def test_what_llama_cpp_wants_as_f32_is_everything_but_the_large_matrices() -> None:
+    roles = {tensor.role for tensor in inventory(CONFIGS["20b"]).values()}
+    assert roles - gguf.F32_ROLES == {"embedding", "unembedding", "attention", "experts"}

@@ -113,11 +113,12 @@ class SyntheticReader:
         shape = (end - begin, tensor.cols)
         if stored.encoding is MXFP4:
             groups = tensor.cols // 32
+            exponent = _EXPERT_EXPONENTS[tensor.name.split(".")[-2]]
             blocks = scratch.array(f"{name}.blocks", (shape[0], groups, 16), np.dtype(np.uint8))
             scales = scratch.array(f"{name}.scales", (shape[0], groups), np.dtype(np.uint8))
             for number, first, last in cut.between(begin, end):
                 rows = slice(first - begin, last - begin)
-                _fill_packed(self._stream(tensor.name, number), blocks[rows], scales[rows])
+                _fill_packed(self._stream(tensor.name, number), blocks[rows], scales[rows], exponent)
             return Mxfp4(blocks, scales)
         mean, std = _MAGNITUDES[tensor.role](tensor.cols)
         values = scratch.array(f"{name}.values", shape, np.dtype(np.uint16))
@@ -141,11 +142,11 @@ class SyntheticReader:
         pass
 
 
-def _fill_packed(stream: Generator, blocks: NDArray[np.uint8], scales: NDArray[np.uint8]) -> None:
-    """Uniformly random codes, and scales that make the rows' outputs about as large as their inputs."""
+def _fill_packed(stream: Generator, blocks: NDArray[np.uint8], scales: NDArray[np.uint8], exponent: int) -> None:
+    """Uniformly random codes, and scales that make outputs about 2**exponent times as large as inputs."""
     blocks[:] = np.frombuffer(stream.bytes(blocks.size), np.uint8).reshape(blocks.shape)
     fan_in = scales.shape[1] * 32
-    middle = 127 + round(math.log2(1 / (_CODE_RMS * math.sqrt(fan_in))))
+    middle = 127 + exponent + round(math.log2(1 / (_CODE_RMS * math.sqrt(fan_in))))
     scales[:] = stream.integers(middle - 1, middle + 2, scales.shape, np.uint8)
 
 
@@ -158,16 +159,22 @@ def _fixed(mean: float, std: float) -> Callable[[int], tuple[float, float]]:
     return lambda _cols: (mean, std)
 
 
-# role -> mean and standard deviation, given the columns. The residual stream starts at 1 and grows by about 1 a layer;
-# logits have a standard deviation of 4, so that the most likely token is not chosen by rounding.
+# Projection of an expert -> how much larger its outputs are than its inputs, as a power of two. gate and up reach the
+# clamp at 7 now and then; down brings the products back to what the residual stream bears.
+_EXPERT_EXPONENTS = {"gate": 1, "up": 1, "down": -5}
+
+# role -> mean and standard deviation, given the columns. The residual stream starts at 1 and grows by about a tenth a
+# layer. Sinks take a good share of the attention. Router logits lie far apart, so that rounding seldom changes which
+# experts are chosen, and little when it does. Logits have a standard deviation of 4, so that the most likely token is
+# not chosen by rounding.
 _MAGNITUDES: dict[str, Callable[[int], tuple[float, float]]] = {
     "embedding": _fixed(0.0, 1.0),
     "unembedding": _fan_in(4.0),
     "norm": _fixed(1.0, 0.1),
     "attention": _fan_in(1.0),
     "attention bias": _fixed(0.0, 0.1),
-    "sinks": _fixed(0.0, 1.0),
-    "router": _fan_in(2.0),
-    "router bias": _fixed(0.0, 0.1),
+    "sinks": _fixed(4.0, 1.0),
+    "router": _fan_in(4.0),
+    "router bias": _fixed(0.0, 1.0),
     "expert bias": _fixed(0.0, 0.1),
 }

@@ -12,8 +12,8 @@ from ..formats.digest import Leaves, leaf_rows
 from .checkpoint import Checkpoint
 from .stored import StoredTensor
 
-# A slab's larger side. Big enough to amortise a system call, small enough for a few to stay in the processor's cache.
-SLAB_BYTES = 4 << 20
+# A slab's larger side. Big enough to amortise a system call, small enough to stay in the processor's cache.
+SLAB_BYTES = 2 << 20
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from ..formats.codecs.accelerate import prepare
 from ..formats.errors import GptOssConvertError, OutputError
 from ..formats.files import DataFile, open_data_file, sync_directory
 from .manifest import Manifest
@@ -45,7 +47,7 @@ def run(plan: Plan, progress: Progress | None = None, *, prove: bool = True, for
     """
     progress = progress or Progress()
     staging = Staging(plan)
-    with _os_errors(plan):
+    with _os_errors(plan, staging):
         refuse_existing(plan, force=force)
         with staging.prepared():
             manifest = _write(plan, staging, progress, digest=prove)
@@ -66,6 +68,7 @@ def _write(plan: Plan, staging: Staging, progress: Progress, *, digest: bool) ->
             output.resize(file.n_bytes)
             output.write_at(memoryview(file.header), 0)
         reader = stack.enter_context(plan.source.make_reader())
+        threading.Thread(target=prepare, daemon=True).start()
         mover = SlabMover(plan, reader, outputs, progress, digest=digest)
         run_slabs(((group, *rows) for group in plan.groups for rows in group.slabs()), mover.move)
         for path, text in plan.layout.texts:
@@ -86,7 +89,7 @@ def _write(plan: Plan, staging: Staging, progress: Progress, *, digest: bool) ->
 
 
 @contextmanager
-def _os_errors(plan: Plan) -> Iterator[None]:
+def _os_errors(plan: Plan, staging: Staging) -> Iterator[None]:
     """Turns what the operating system says into an error of ours that names the file and the remedy."""
     try:
         yield
@@ -95,8 +98,9 @@ def _os_errors(plan: Plan) -> Iterator[None]:
     except OSError as error:
         sources = {str(file) for file in plan.source.files}
         reading = error.filename is not None and str(error.filename) in sources
+        finals = {str(staging.path(final)): final for final in plan.paths}
         raise OutputError(
             f"the file cannot be {'read' if reading else 'written'}: {error.strerror or error}",
-            file=error.filename if reading else plan.paths[0],
+            file=error.filename if reading else finals.get(str(error.filename), plan.paths[0]),
             remedy="Check the file's permissions." if reading else _REMEDIES.get(error.errno or 0),
         ) from error

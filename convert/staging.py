@@ -54,6 +54,16 @@ def partial(path: Path) -> Path:
     return path.with_name(path.name + SUFFIX)
 
 
+@contextlib.contextmanager
+def _removed(path: Path) -> Iterator[None]:
+    """Removes the file at the end, if the system lets it."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 class Staging:
     """Where each output is while it is written, and the step that names it."""
 
@@ -71,7 +81,8 @@ class Staging:
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
         """Checks space, locks the output against a second run, and leaves nothing behind on failure."""
-        lock_path = self._root.with_name(self._root.name + ".lock")
+        unfinished = partial(self._root)
+        lock_path = unfinished.with_name(unfinished.name + ".lock")
         try:
             if not self._root.parent.is_dir():
                 raise OutputError(
@@ -80,17 +91,16 @@ class Staging:
                     expected=f"the directory {self._root.parent}",
                     remedy="Create it first.",
                 )
-            with FileLock(lock_path, timeout=0):
+            with FileLock(lock_path, timeout=0), _removed(lock_path):
+                self._refuse_foreign(unfinished)
                 try:
                     self.discard()
                     self._check_space()
                     if self._directory is not None:
-                        partial(self._root).mkdir()
+                        unfinished.mkdir()
                     yield
                 finally:
                     self.discard()
-                    with contextlib.suppress(OSError):
-                        lock_path.unlink()
         except Timeout:
             raise OutputError(
                 "another run is writing it",
@@ -119,6 +129,21 @@ class Staging:
             return
         for final in self._plan.paths:
             self.path(final).unlink(missing_ok=True)
+
+    def _refuse_foreign(self, unfinished: Path) -> None:
+        """A directory that only looks like one of ours is not removed."""
+        if self._directory is None or not unfinished.is_dir():
+            return
+        ours = {path.name for path in self._plan.paths}
+        foreign = sorted(path.name for path in unfinished.iterdir() if path.name not in ours)
+        if foreign:
+            raise OutputError(
+                "the directory is in the way of the unfinished output",
+                file=unfinished,
+                expected="nothing, or what an interrupted run left",
+                found=foreign[0],
+                remedy="Move it away.",
+            )
 
     def _check_space(self) -> None:
         free, needed = free_bytes(self._root.parent), self._plan.n_bytes

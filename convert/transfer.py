@@ -48,6 +48,13 @@ def may_round(move: Move) -> bool:
     return (source, target) in _COARSER
 
 
+def keeps_bytes(group: Group) -> bool:
+    """True if the group is one tensor whose stored bytes are canonical and stay as they are."""
+    source, target = group.moves[0].source, group.moves[0].target
+    same = target.encoding is source.encoding is canonical(source.encoding)
+    return len(group.moves) == 1 and same and source.is_contiguous and target.is_contiguous
+
+
 def contiguous_planes(slab: Slab, scratch: Scratch) -> list[NDArray[Any]]:
     """The slab's canonical bytes as C-contiguous arrays [N, …], copied into `scratch` where rows are strided."""
     found = []
@@ -125,6 +132,22 @@ class SlabMover:
 
     def _convert(self, group: Group, begin: int, end: int, scratch: Scratch) -> None:
         slabs = self._reader.load([move.source for move in group.moves], begin, end, scratch)
+        for move, slab in zip(group.moves, slabs, strict=True):
+            refuse_invalid(slab, move.source, begin)
+            if self.digests:
+                self.digests[move.source.tensor.name].update(begin, contiguous_planes(slab, scratch))
+        if keeps_bytes(group):
+            self._write_planes(group.moves[0].target, slabs[0], begin, end)
+        else:
+            self._write_packed(group, slabs, begin, end, scratch)
+
+    def _write_planes(self, target: StoredTensor, slab: Slab, begin: int, end: int) -> None:
+        """Writes canonical bytes that are the target's bytes, from where they were read to."""
+        for span, plane in zip(target.spans, planes(slab), strict=True):
+            data = np.ascontiguousarray(plane).reshape(-1).view(np.uint8)
+            self._outputs[span.array.file].write_at(data.data, span.interval(begin, end)[0])
+
+    def _write_packed(self, group: Group, slabs: list[Slab], begin: int, end: int, scratch: Scratch) -> None:
         targets = [move.target for move in group.moves]
         buffers = {
             key: (first, scratch.take(f"write{number}", last - first))
@@ -132,9 +155,6 @@ class SlabMover:
         }
         for move, slab in zip(group.moves, slabs, strict=True):
             name = move.source.tensor.name
-            refuse_invalid(slab, move.source, begin)
-            if name in self.digests:
-                self.digests[name].update(begin, contiguous_planes(slab, scratch))
             parts = views(move.target, begin, end, buffers)
             n_rounded = _pack(slab, move, begin, parts)
             if n_rounded:
@@ -147,11 +167,9 @@ class SlabMover:
 
     def _copy(self, group: Group, begin: int, end: int, scratch: Scratch) -> bool:
         """Lets the kernel copy a slab whose bytes do not change; False if they do."""
-        (first, *others) = group.moves
-        source, target = first.source, first.target
-        same = source.encoding is target.encoding and source.is_contiguous and target.is_contiguous
-        if others or not same or not isinstance(self._reader, FileReader):
+        if not keeps_bytes(group) or not isinstance(self._reader, FileReader):
             return False
+        source, target = group.moves[0].source, group.moves[0].target
         buffer = scratch.take("copy", COPY_BYTES)
         for source_span, target_span in zip(source.spans, target.spans, strict=True):
             offset, last = source_span.interval(begin, end)

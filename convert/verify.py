@@ -90,7 +90,7 @@ def _check_texts(manifest: Manifest) -> Check:
         with path.open("rb") as file:
             if file.read(len(content)) != content:
                 return Check(claim, False, f"{path.name} differs")
-    return Check(claim, True, f"{len(expected)} files")
+    return Check(claim, True, f"all {len(expected)} of them")
 
 
 def _check_digests(manifest: Manifest, written: Checkpoint, progress: Progress) -> Check:
@@ -103,7 +103,8 @@ def _check_digests(manifest: Manifest, written: Checkpoint, progress: Progress) 
     wrong = check.wrong()
     claim = "every tensor's digest equals the source's"
     if wrong:
-        return Check(claim, False, f"{len(wrong)} tensors differ, the first is {wrong[0]}")
+        others = f", and {len(wrong) - 1} more" if wrong[1:] else ""
+        return Check(claim, False, f"{wrong[0]} differs{others}")
     exact = len(manifest.digests) - len(manifest.rounded)
     if not manifest.rounded:
         return Check(claim, True, f"{exact} of {exact} tensors identical")

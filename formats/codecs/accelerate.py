@@ -10,6 +10,7 @@ import os
 import warnings
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 NO_NUMBA_VARIABLE = "GPTOSS_CONVERT_NO_NUMBA"
@@ -87,6 +88,15 @@ def kernels() -> Kernels:
 
         return numpy_kernels
     return _numba_or_twin()
+
+
+def prepare() -> None:
+    """Loads the kernels that every conversion needs, so that a thread can do it while others wait for files."""
+    module = kernels()
+    blocks, scales, packed = (np.zeros(shape, np.uint8) for shape in ((1, 1, 16), (1, 1), (1, 1, 17)))
+    module.repack_to_ggml(blocks, scales, packed)
+    module.repack_from_ggml(packed, blocks, scales)
+    module.first_nonfinite(np.zeros(1, np.uint16), 0x7F80)
 
 
 @functools.cache

@@ -7,6 +7,7 @@ contiguous buffers are kept apart from strided loads and stores, because LLVM ma
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,9 @@ _4, _8, _16, _32 = (np.uint64(shift) for shift in (4, 8, 16, 32))
 _GGML_BLOCK = np.dtype([("scale", "u1"), ("words", "<u8", (2,))])
 
 
+_COMPILING = threading.Lock()
+
+
 def _rows(element: Any, ndim: int, *, out: bool = False) -> Any:
     """The type of an array with any strides at any address."""
     return types.Array(element, ndim, "A", readonly=not out, aligned=False)
@@ -47,16 +51,21 @@ def _kernel(*signatures: Any) -> Callable[[Callable[..., Any]], Callable[..., An
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.cache
+        kept: list[Any] = []
+
         def compiled() -> Any:
-            try:
-                return njit(list(signatures), nogil=True, cache=True)(function)
-            except (RuntimeError, OSError):
-                return njit(list(signatures), nogil=True)(function)
+            # One thread compiles or loads; the others need the result too and wait.
+            with _COMPILING:
+                if not kept:
+                    try:
+                        kept.append(njit(list(signatures), nogil=True, cache=True)(function))
+                    except (RuntimeError, OSError):
+                        kept.append(njit(list(signatures), nogil=True)(function))
+                return kept[0]
 
         @functools.wraps(function)
         def call(*arguments: Any) -> Any:
-            return compiled()(*arguments)
+            return (kept[0] if kept else compiled())(*arguments)
 
         return call
 

@@ -176,6 +176,22 @@ def test_foreign_partial_file_is_replaced(tiny: Path, out: Path) -> None:
     assert list(out.parent.iterdir()) == [out]
 
 
+@pytest.mark.parametrize("name", ["tiny.gguf.lock", "tiny.lock", "tiny.gguf.tmp"])
+def test_neighbour_with_a_similar_name_is_left_alone(name: str, tiny: Path, out: Path) -> None:
+    out.with_name(name).write_bytes(b"mine")
+    assert command("to-gguf", tiny, out, "--quiet").code == 0
+    assert sorted(path.name for path in out.parent.iterdir()) == sorted([out.name, name])
+    assert out.with_name(name).read_bytes() == b"mine"
+
+
+def test_directory_that_only_looks_unfinished_is_not_removed(tmp_path: Path) -> None:
+    foreign = tmp_path / "demo.partial"
+    foreign.mkdir()
+    (foreign / "notes.txt").write_bytes(b"mine")
+    with nothing_left_in(tmp_path):
+        refused(command("make-demo", tmp_path / "demo", "--quiet"), foreign, "notes.txt")
+
+
 def test_demo_is_not_made_in_a_directory_that_holds_something(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_bytes(b"mine")
     with nothing_left_in(tmp_path):
@@ -265,6 +281,22 @@ def test_read_error_is_reported_of_the_shard_and_not_of_the_output(
     with nothing_left_in(out.parent), pytest.raises(OutputError, match=r"\.safetensors: .*cannot be read: ") as caught:
         run(plan_, prove=prove)
     assert "tiny.gguf" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shard", ["tiny-00001-of-00004.gguf", "tiny-00003-of-00004.gguf"])
+def test_write_error_is_reported_of_the_shard_it_is_about(
+    shard: str, tiny: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_at = files.DataFile.write_at
+
+    def fail(file: files.DataFile, data: memoryview, offset: int) -> None:
+        if file.path.name.startswith(shard):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(file.path))
+        write_at(file, data, offset)
+
+    monkeypatch.setattr(files.DataFile, "write_at", fail)
+    message = (f"{out.with_name(shard)}: the file cannot be written", os.strerror(errno.EIO))
+    fails(tiny, out, *message, options=("--split-max-size", "1M"))
 
 
 def test_interruption_leaves_nothing_and_exits_with_130(tiny: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

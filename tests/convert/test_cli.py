@@ -183,6 +183,27 @@ def test_terminal_that_lacks_a_character_is_no_failure(
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+@pytest.mark.parametrize("options", [["inspect"], ["to-gguf", "--dry-run"]], ids=" ".join)
+def test_output_that_nobody_can_take_is_one_message(options: list[str], tiny: Path, tmp_path: Path) -> None:
+    name, *flags = options
+    arguments = [name, tiny] if name == "inspect" else [name, tiny, tmp_path / "out.gguf"]
+    outcome = process(*arguments, *flags, stdout="/dev/full")
+    assert outcome.code == 1
+    assert "No space left on device" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_reader_that_stops_early_is_no_failure_to_speak_of(tiny: Path) -> None:
+    script = Path(sys.executable).with_name("gptoss-convert")
+    command_line = [str(script), "inspect", str(tiny), "--tensors"]
+    with subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as reading:
+        assert reading.stdout is not None
+        assert reading.stderr is not None
+        reading.stdout.close()
+        assert reading.stderr.read() == ""
+
+
 # --- dry runs ---
 
 

@@ -111,3 +111,11 @@ def test_killed_demo_leaves_no_directory(moment: str, number: int, tmp_path: Pat
     assert names(tmp_path) == set()
     succeeds("make-demo", directory)
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+@pytest.mark.parametrize("number", [0, 3, 10])
+def test_demo_killed_in_an_empty_directory_is_never_taken_for_a_whole_one(number: int, tmp_path: Path) -> None:
+    directory = tmp_path / "demo"
+    directory.mkdir()
+    killed_at("renaming", number, "make-demo", directory)
+    assert command("inspect", directory).code == 1

@@ -61,20 +61,31 @@ def _exit_code(main: Callable[[], object]) -> int:
 
 
 def process(
-    *arguments: Argument, env: Mapping[str, str] | None = None, prepare: Callable[[], object] | None = None
+    *arguments: Argument,
+    env: Mapping[str, str] | None = None,
+    stdout: str | None = None,
+    prepare: Callable[[], object] | None = None,
 ) -> Outcome:
-    """Runs the installed console script. `prepare` is called in the new process before the script (not on Windows)."""
+    """Runs the installed console script.
+
+    Args:
+        env: more environment variables.
+        stdout: a file or device for standard output, which is then not returned.
+        prepare: called in the new process before the script (not on Windows).
+    """
     script = Path(sys.executable).with_name("gptoss-convert")
-    done = subprocess.run(
-        [str(script), *map(str, arguments)],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        env={**os.environ, **(env or {})},
-        preexec_fn=prepare,
-        check=False,
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    with contextlib.ExitStack() as stack:
+        done = subprocess.run(
+            [str(script), *map(str, arguments)],
+            stdout=subprocess.PIPE if stdout is None else stack.enter_context(Path(stdout).open("wb")),
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, **(env or {})},
+            preexec_fn=prepare,
+            check=False,
+        )
+    return Outcome(done.returncode, done.stdout or "", done.stderr)
 
 
 def refused(outcome: Outcome, *parts: object, code: int = 1) -> None:

@@ -5,11 +5,15 @@ Settings that would change numbers are fixed: float32 keys and values, no flash 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
+import numpy as np
 import xllamacpp
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -22,9 +26,9 @@ class Candidate:
 
 
 class LlamaCpp:
-    """A loaded GGUF file. Raises RuntimeError if llama.cpp refuses it."""
+    """A loaded GGUF file; `with` or `close` frees it. Raises RuntimeError if llama.cpp refuses it."""
 
-    def __init__(self, path: Path, n_ctx: int = 512, n_threads: int = 2) -> None:
+    def __init__(self, path: Path, n_ctx: int = 512, n_threads: int = 1) -> None:
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.n_ctx = n_ctx
@@ -47,10 +51,10 @@ class LlamaCpp:
         found = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         return [Candidate(entry["id"], entry["token"], entry["logprob"]) for entry in found]
 
-    def log_probs(self, prompt: list[int], n_vocab: int) -> list[float]:
-        """The log-probability of every token after `prompt`, by token id."""
-        found = [math.nan] * n_vocab
-        for candidate in self.next_tokens(prompt, n_vocab):
+    def log_probs(self, prompt: Sequence[int], n_vocab: int) -> NDArray[np.float64]:
+        """The log-probability of every token after `prompt`, by token id; NaN for one that llama.cpp does not name."""
+        found = np.full(n_vocab, np.nan)
+        for candidate in self.next_tokens(list(prompt), n_vocab):
             found[candidate.token_id] = candidate.log_prob
         return found
 
@@ -59,6 +63,19 @@ class LlamaCpp:
         answer = self._complete(prompt, n_predict=n_tokens, temperature=0.0, seed=1)
         return str(answer["choices"][0]["text"])
 
-    def _complete(self, prompt: list[int] | str, **options: object) -> dict:
+    def close(self) -> None:
+        """Ends llama.cpp's threads and frees the weights."""
+        del self._server
+
+    def __enter__(self) -> LlamaCpp:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _complete(self, prompt: list[int] | str, **options: object) -> dict[str, Any]:
         request = {"prompt": prompt, "cache_prompt": False, **options}
-        return self._server.handle_completions(request)
+        answer: dict[str, Any] = self._server.handle_completions(request)
+        return answer

@@ -23,9 +23,10 @@ PORTABLE_VARIABLE = "GPTOSS_CONVERT_PORTABLE_FILES"
 # One copy_file_range call moves at most this much, so that progress is seen and a signal is served.
 COPY_BYTES = 16 << 20
 
-# One write call takes at most this much: for larger ones Linux looks for larger runs of free memory for its page cache,
-# which was measured to double the time of a conversion.
-WRITE_BYTES = 512 << 10
+# One write call takes this much. For larger ones Linux takes larger runs of memory for its page cache, which on a
+# virtual machine are those it must first get from its host; smaller ones cost more calls. Measured for a conversion of 4.2 GB
+# with its proof: 6.5 s in pieces of 16 kB, 3.7 of 64, 3.3 of 128, 4.2 of 256, 5.2 of 512.
+WRITE_BYTES = 128 << 10
 
 # What copy_file_range says where the file systems cannot do it together; then bytes go through a buffer.
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
@@ -113,9 +114,11 @@ class PosixFile(DataFile):
         return os.preadv(self._fd, [buffer], offset)
 
     def _write(self, data: memoryview, offset: int) -> int:
-        n_bytes = os.pwrite(self._fd, data, offset)
-        begin_writeback(self._fd, offset, n_bytes)
-        return n_bytes
+        return os.pwrite(self._fd, data, offset)
+
+    def write_at(self, data: memoryview, offset: int) -> None:
+        super().write_at(data, offset)
+        begin_writeback(self._fd, offset, len(data))
 
     def resize(self, n_bytes: int) -> None:
         super().resize(n_bytes)

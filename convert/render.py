@@ -30,7 +30,9 @@ def checkpoint_lines(report: dict[str, Any]) -> list[str]:
     """The head of `inspect`."""
     config, yarn = report["config"], report["config"]["yarn"]
     heads = f"{config['num_attention_heads']} heads, {config['num_key_value_heads']} for keys and values"
-    truncate = "true" if yarn["truncate"] else "false"
+    truncate = f"truncate {str(yarn['truncate']).lower()}"
+    if report["layout"] == "gguf":
+        truncate = "truncate is not stored; llama.cpp computes with true"
     return [
         f"{report['path']}: gpt-oss, {report['layout']} layout",
         f"  parameters   {report['parameters']:,} ({count(report['active_parameters'])} active for each token)",
@@ -41,7 +43,7 @@ def checkpoint_lines(report: dict[str, Any]) -> list[str]:
         f"  experts      {config['num_local_experts']}, {config['num_experts_per_tok']} active, "
         f"SwiGLU limit {config['swiglu_limit']:g}",
         f"  positions    {config['max_position_embeddings']:,}; YaRN × {yarn['factor']:g} from "
-        f"{yarn['original_max_position_embeddings']:,} (truncate {truncate}); every other layer sees the last "
+        f"{yarn['original_max_position_embeddings']:,} ({truncate}); every other layer sees the last "
         f"{config['sliding_window']}",
         f"  vocabulary   {config['vocab_size']:,} rows",
         *_tokenizer_lines(report["tokenizer"]),

@@ -24,8 +24,8 @@ PORTABLE_VARIABLE = "GPTOSS_CONVERT_PORTABLE_FILES"
 COPY_BYTES = 16 << 20
 
 # One write call takes this much. For larger ones Linux takes larger runs of memory for its page cache, which on a
-# virtual machine are those it must first get from its host; smaller ones cost more calls. Measured for a conversion of 4.2 GB
-# with its proof: 6.5 s in pieces of 16 kB, 3.7 of 64, 3.3 of 128, 4.2 of 256, 5.2 of 512.
+# virtual machine are those it must first get from its host; smaller ones cost more calls. Measured there for a
+# conversion of 4.2 GB with its proof: 6.5 s in pieces of 16 kB, 3.7 of 64, 3.3 of 128, 4.2 of 256, 5.2 of 512.
 WRITE_BYTES = 128 << 10
 
 # What copy_file_range says where the file systems cannot do it together; then bytes go through a buffer.

@@ -55,7 +55,7 @@ def test_llama_cpp_runs_the_true_shape(checkpoint: Path) -> None:
     outcome = command("to-gguf", checkpoint, out, "--json")
     assert outcome.json["verified"] is True
     with LlamaCpp(out) as model:
-        best, *others = model.next_tokens([200_006, 1428, 200_008] + list(range(1000, 1160)), 10)
+        best, *others = model.next_tokens([200_006, 1428, 200_008, *range(1000, 1160)], 10)
     out.unlink()
     assert all(math.isfinite(candidate.log_prob) for candidate in (best, *others))
     assert best.log_prob > others[-1].log_prob

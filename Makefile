@@ -29,7 +29,7 @@ demo: $(BASE)  ## make a small checkpoint, convert it to GGUF, prove it, run it 
 	@rm -rf $(BUILD)/demo && mkdir -p $(BUILD)/demo
 	@$(BIN)/python tests/support/demo.py $(BUILD)/demo
 
-test: $(TESTS)  ## run all tests
+test: $(TESTS)  ## run the tests
 	$(BIN)/pytest -m "not gpu and not slow"
 
 test-slow: $(TESTS)  ## run the proofs that take minutes

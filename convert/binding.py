@@ -8,8 +8,8 @@ from pathlib import Path
 from ..formats.codecs.encoding import BF16, F16, F32, GGML_MXFP4, MXFP4, Encoding
 from ..formats.errors import CheckpointError
 from ..model.config import GptOssConfig
-from ..model.inventory import CanonicalTensor, inventory
-from ..model.layouts.table import Rows, Table, expand, stored_shape
+from ..model.inventory import CanonicalTensor
+from ..model.layouts.table import Place, Table, places
 from .stored import RowSpan, StoredArray, StoredTensor
 
 # A container's word for its elements -> the encoding of a tensor that is one array.
@@ -24,37 +24,36 @@ def bind(arrays: Mapping[str, StoredArray], table: Table, config: GptOssConfig, 
     Raises:
         CheckpointError: a tensor is missing, of the wrong shape or dtype, half a pair, or nobody's.
     """
-    tensors = inventory(config)
-    bound = {name: _bind_one(tensors[name], rows, arrays, where) for name, rows in expand(table, config)}
+    bound = {place.tensor.name: _bind_one(place, arrays, where) for place in places(table, config)}
     used = {span.array.name for stored in bound.values() for span in stored.spans}
     _refuse_strangers([name for name in arrays if name not in used], arrays)
     return bound
 
 
-def _bind_one(tensor: CanonicalTensor, rows: Rows, arrays: Mapping[str, StoredArray], where: Path) -> StoredTensor:
-    if "{part}" in rows.name:
-        found = _packed_parts(rows.name, arrays, where)
+def _bind_one(place: Place, arrays: Mapping[str, StoredArray], where: Path) -> StoredTensor:
+    tensor = place.tensor
+    if "{part}" in place.name:
+        found = _packed_parts(place, arrays, where)
         encoding = MXFP4
     else:
-        if rows.name not in arrays:
-            raise _missing(rows.name, tensor, where)
-        found = {"data": arrays[rows.name]}
+        if place.name not in arrays:
+            raise _missing(place, where)
+        found = {"data": arrays[place.name]}
         encoding = _encoding(found["data"])
     if tensor.cols % encoding.block_elements:
         raise _wrong_shape(found["data"], tensor, f"rows that are a multiple of {encoding.block_elements} long")
     row_bytes = encoding.part_row_bytes(tensor.cols)
-    is_matrix = tensor.cols > 1
     for part, array in found.items():
-        shape = stored_shape(tensor.shape, is_matrix=is_matrix, step=rows.step, part=part)
+        shape = place.part_shape(part)
         if array.shape != shape:
             raise _wrong_shape(array, tensor, f"shape {list(shape)}")
-    spans = tuple(RowSpan(found[part], rows.first, rows.step, row_bytes[part]) for part, _ in encoding.parts)
+    spans = tuple(RowSpan(found[part], place.first, place.step, row_bytes[part]) for part, _ in encoding.parts)
     return StoredTensor(tensor, encoding, spans)
 
 
-def _packed_parts(name: str, arrays: Mapping[str, StoredArray], where: Path) -> dict[str, StoredArray]:
+def _packed_parts(place: Place, arrays: Mapping[str, StoredArray], where: Path) -> dict[str, StoredArray]:
     """The arrays of a packed tensor by part. Both or nothing."""
-    names = {part: name.replace("{part}", part) for part, _ in MXFP4.parts}
+    names = {part: place.part_name(part) for part, _ in MXFP4.parts}
     found = {part: arrays[stored] for part, stored in names.items() if stored in arrays}
     if len(found) == len(names):
         for part, array in found.items():
@@ -94,10 +93,9 @@ def _refuse_strangers(names: list[str], arrays: Mapping[str, StoredArray]) -> No
     )
 
 
-def _missing(name: str, tensor: CanonicalTensor, where: Path) -> CheckpointError:
-    return CheckpointError(
-        "the tensor is missing", file=where, tensor=name, expected=f"shape {list(tensor.shape)}", remedy=_RELOAD
-    )
+def _missing(place: Place, where: Path) -> CheckpointError:
+    expected = f"shape {list(place.part_shape('data'))}"
+    return CheckpointError("the tensor is missing", file=where, tensor=place.name, expected=expected, remedy=_RELOAD)
 
 
 def _wrong_shape(array: StoredArray, tensor: CanonicalTensor, expected: str) -> CheckpointError:

@@ -49,17 +49,18 @@ class Checkpoint:
         return account(self.arrays, self.tensors.values())
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """The checkpoint at `path`: a directory in the official HF layout, or a GGUF file.
+def open_checkpoint(path: str | Path, tokenizer: Path | None = None) -> Checkpoint:
+    """The checkpoint at `path`: a directory in the HF or the `original/` layout, or a GGUF file.
 
-    Only headers and configs are read.
+    Only headers and configs are read. `tokenizer` is a directory whose tokenizer is to be used instead of the
+    checkpoint's own.
 
     Raises:
         CheckpointError, FormatError: it is none, or it is damaged; the message says where and how.
     """
     path = Path(path)
     try:
-        return _open(path)
+        return _open(path, tokenizer)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise _not_a_checkpoint(path, "a directory or a file", error.strerror) from None
@@ -70,12 +71,15 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         ) from error
 
 
-def _open(path: Path) -> Checkpoint:
+def _open(path: Path, tokenizer: Path | None) -> Checkpoint:
     if path.is_dir():
         from .sources.hf import open_hf, recognises_hf
+        from .sources.original import open_original, recognises_original
 
+        if recognises_original(path):
+            return open_original(path, tokenizer)
         if recognises_hf(path):
-            return open_hf(path)
+            return open_hf(path, tokenizer)
         raise _not_a_checkpoint(path, "a directory with config.json and *.safetensors")
     if path.is_file():
         from .sources.gguf import open_gguf, recognises_gguf

@@ -7,6 +7,7 @@ import io
 import json
 import sys
 import time
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -47,6 +48,13 @@ class ExpertType(StrEnum):
     f32 = "f32"
 
 
+class LayoutName(StrEnum):
+    """Layouts of MXFP4 safetensors."""
+
+    hf = "hf"
+    original = "original"
+
+
 class PresetName(StrEnum):
     """Shapes of synthetic checkpoints."""
 
@@ -62,6 +70,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless something fails.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be written; write nothing.")]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not read the output back to prove it.")]
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Take the tokenizer from here, not from SRC.", show_default=False, exists=True),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 
 
@@ -120,6 +132,7 @@ def to_gguf(
     ] = None,
     dry_run: DryRun = False,
     no_verify: NoVerify = False,
+    tokenizer: Tokenizer = None,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -131,8 +144,43 @@ def to_gguf(
 
     split = None if split_max_size is None else parse_size(split_max_size)
     target = GgufTarget(out, dense.value, experts.value, split)
-    planned = plan(open_checkpoint(source), target)
+    planned = plan(open_checkpoint(source, tokenizer), target)
     _carry_out(planned, dry_run=dry_run, prove=not no_verify, force=force, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def to_mxfp4(
+    source: Source,
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="The directory to make.", show_default=False)],
+    layout: Annotated[LayoutName, typer.Option(help="Hugging Face's layout, or OpenAI's own.")] = LayoutName.hf,
+    shard_plan: Annotated[
+        str, typer.Option(metavar="official|SIZE", help="The official shards, or files of at most SIZE of tensors.")
+    ] = "official",
+    tokenizer: Tokenizer = None,
+    dry_run: DryRun = False,
+    no_verify: NoVerify = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write MXFP4 safetensors, in the official Hugging Face layout or in OpenAI's `original/`."""
+    from .checkpoint import open_checkpoint
+    from .plan import plan
+    from .targets.gguf import parse_size
+    from .targets.hf import HfTarget
+    from .targets.original import OriginalTarget
+
+    checkpoint = open_checkpoint(source, tokenizer)
+    if checkpoint.gguf is not None:
+        raise UsageError(
+            "a GGUF file cannot be turned into safetensors yet",
+            file=source,
+            remedy="Convert from the safetensors it was made of.",
+        )
+    target: HfTarget | OriginalTarget = HfTarget(out) if layout is LayoutName.hf else OriginalTarget(out)
+    if shard_plan != "official":
+        target = replace(target, shard_bytes=parse_size(shard_plan))
+    planned = plan(checkpoint, target)
+    _carry_out(planned, dry_run=dry_run, prove=not no_verify, force=False, as_json=as_json, quiet=quiet)
 
 
 @app.command()

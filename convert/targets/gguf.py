@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ...formats.codecs.encoding import BF16, F16, F32, GGML_MXFP4, MXFP4, Encoding
+from ...formats.codecs.encoding import BF16, F16, F32, GGML_MXFP4, Encoding
 from ...formats.containers import gguf_types as ggml
 from ...formats.containers.gguf_split import plan_gguf_split, shard_name
 from ...formats.containers.gguf_values import GgufValue
@@ -21,7 +21,7 @@ from ..checkpoint import Checkpoint
 from ..plan import Layout, OutputFile, canonical
 from ..sources.gguf import open_gguf_files
 from ..stored import StoredArray, StoredTensor
-from .arrays import PlannedArray, planned_arrays
+from .arrays import PlannedArray, planned_arrays, require_packed
 
 FLOATS: dict[str, Encoding] = {"bf16": BF16, "f16": F16, "f32": F32}
 
@@ -75,14 +75,7 @@ class GgufTarget:
             return source if self.type == "auto" else FLOATS[self.type]
         if self.experts != "mxfp4":
             return FLOATS[self.experts]
-        if source is not MXFP4:
-            raise UsageError(
-                "the experts are not stored as MXFP4, and encoding them is not supported",
-                file=stored.spans[0].array.file,
-                tensor=stored.spans[0].array.name,
-                found=source.name,
-                remedy=f"Use --experts {source.name.lower()}.",
-            )
+        require_packed(stored)
         return GGML_MXFP4
 
     def _files(
@@ -131,7 +124,12 @@ def _metadata(checkpoint: Checkpoint, encodings: dict[str, Encoding]) -> tuple[d
         kv["general.name"] = checkpoint.gguf.kv.get("general.name", kv["general.name"])
         return kv | {key: value for key, value in checkpoint.gguf.kv.items() if key.startswith(PREFIX)}, []
     if checkpoint.directory is None:
-        raise TokenizerError("the checkpoint has no tokenizer", file=checkpoint.path)
+        raise TokenizerError(
+            "the checkpoint has no tokenizer",
+            file=checkpoint.path,
+            expected="tokenizer.json in the parent directory",
+            remedy="Give the directory that holds it with --tokenizer.",
+        )
     tokenizer = read_tokenizer(checkpoint.directory, vocab_size=checkpoint.config.vocab_size)
     return kv | tokenizer_to_kv(tokenizer, checkpoint.config.vocab_size), list(tokenizer.warnings)
 

@@ -47,7 +47,7 @@ _LAYER_ORDER: dict[str, tuple[str, ...]] = {
 
 def shards(config: GptOssConfig, n_bytes: Mapping[str, int], max_bytes: int = SHARD_BYTES) -> list[list[str]]:
     """The names of the HF tensors in each shard, in the order they were added. `n_bytes` is by HF name."""
-    return _fill(_conversion_order(config, n_bytes), n_bytes, max_bytes)
+    return fill(_conversion_order(config, n_bytes), n_bytes, max_bytes)
 
 
 def _conversion_order(config: GptOssConfig, n_bytes: Mapping[str, int]) -> list[str]:
@@ -57,12 +57,12 @@ def _conversion_order(config: GptOssConfig, n_bytes: Mapping[str, int]) -> list[
         for original, names in _LAYER_ORDER.items():
             originals[f"block.{layer}.{original}"] = tuple(f"model.layers.{layer}.{name}" for name in names)
     original_bytes = {original: sum(n_bytes[name] for name in names) for original, names in originals.items()}
-    files = _fill(sorted(originals), original_bytes, ORIGINAL_FILE_BYTES)
+    files = fill(sorted(originals), original_bytes, ORIGINAL_FILE_BYTES)
     order = _FILE_ORDER.get(len(files), tuple(range(1, len(files) + 1)))
     return [name for number in order for original in files[number - 1] for name in originals[original]]
 
 
-def _fill(names: Iterable[str], n_bytes: Mapping[str, int], max_bytes: int) -> list[list[str]]:
+def fill(names: Iterable[str], n_bytes: Mapping[str, int], max_bytes: int) -> list[list[str]]:
     """Greedy: a new file whenever the next tensor would exceed `max_bytes`; never an empty one."""
     files: list[list[str]] = [[]]
     filled = 0

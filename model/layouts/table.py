@@ -10,46 +10,72 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..config import GptOssConfig
-from ..inventory import LAYER_TENSORS, MODEL_TENSORS
+from ..inventory import LAYER_TENSORS, MODEL_TENSORS, CanonicalTensor, dimensions, inventory
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows `first`, `first + step`, … of the stored tensor `name`.
+    """Rows of the stored tensor `name`, counted over all its leading dimensions.
 
-    Counted over all leading dimensions: canonical row i is stored row `first + i · step`.
+    Canonical row i is stored row `first + i · step`. Where several tensors are stored one after another, `before` and
+    `after` are the sizes (of `inventory.dimensions`) of those around this one.
     """
 
     name: str
     first: int = 0
     step: int = 1
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 Table = Mapping[str, Rows]
 
 
-def expand(table: Table, config: GptOssConfig) -> Iterator[tuple[str, Rows]]:
-    """The table's rows for this many layers: (canonical name, Rows), in the inventory's order."""
+@dataclass(frozen=True)
+class Place:
+    """Where one canonical tensor lies: in `name` (which may hold `{part}`), from row `first` on, every `step`-th row.
+
+    `rows` is the size of the stored tensor's row dimension.
+    """
+
+    tensor: CanonicalTensor
+    name: str
+    first: int
+    step: int
+    rows: int
+
+    def part_name(self, part: str) -> str:
+        """The stored array's name for one part of the encoding."""
+        return self.name.replace("{part}", part)
+
+    def part_shape(self, part: str) -> tuple[int, ...]:
+        """The stored array's shape: `data` keeps the columns, `blocks` are [..., G, 16] and `scales` [..., G]."""
+        is_matrix = self.tensor.cols > 1
+        leading = self.tensor.shape[: -2 if is_matrix else -1]
+        columns = self.tensor.shape[-1:] if is_matrix else ()
+        if part == "data":
+            return (*leading, self.rows, *columns)
+        groups = columns[0] // 32
+        return (*leading, self.rows, groups, 16) if part == "blocks" else (*leading, self.rows, groups)
+
+
+def places(table: Table, config: GptOssConfig) -> Iterator[Place]:
+    """The table's rows for this model, in the inventory's order."""
+    tensors, sizes = inventory(config), dimensions(config)
+
+    def place(name: str, rows: Rows, layer: int = 0) -> Place:
+        tensor = tensors[name.format(layer=layer)]
+        before = sum(sizes[size] for size in rows.before)
+        after = sum(sizes[size] for size in rows.after)
+        # str.format would trip over {part}.
+        stored = rows.name.replace("{layer}", str(layer))
+        total = before + tensor.matrix_rows * rows.step + after
+        return Place(tensor, stored, before + rows.first, rows.step, total)
+
     embedding, norm, unembedding = (name for name, _, _ in MODEL_TENSORS)
-    yield embedding, table[embedding]
+    yield place(embedding, table[embedding])
     for layer in range(config.num_hidden_layers):
         for name, _, _ in LAYER_TENSORS:
-            rows = table[name]
-            # str.format would trip over {part}.
-            stored = rows.name.replace("{layer}", str(layer))
-            yield name.format(layer=layer), Rows(stored, rows.first, rows.step)
-    yield norm, table[norm]
-    yield unembedding, table[unembedding]
-
-
-def stored_shape(shape: tuple[int, ...], *, is_matrix: bool, step: int, part: str) -> tuple[int, ...]:
-    """The shape of the stored array that holds every `step`-th row of a canonical tensor of `shape`.
-
-    `data` arrays keep the columns; `blocks` are [..., G, 16] and `scales` [..., G] with G = columns / 32.
-    """
-    row = len(shape) - (2 if is_matrix else 1)
-    wide = (*shape[:row], shape[row] * step, *shape[row + 1 :])
-    if part == "data":
-        return wide
-    groups = wide[-1] // 32
-    return (*wide[:-1], groups, 16) if part == "blocks" else (*wide[:-1], groups)
+            yield place(name, table[name], layer)
+    yield place(norm, table[norm])
+    yield place(unembedding, table[unembedding])

@@ -10,11 +10,12 @@ import pytest
 from gptoss_convert.model.config import GptOssConfig, parse_config
 from gptoss_convert.model.hf_files import GPT_OSS_20B, GPT_OSS_120B
 from gptoss_convert.model.inventory import inventory
-from gptoss_convert.model.layouts import gguf, hf
-from gptoss_convert.model.layouts.table import Table, expand, stored_shape
+from gptoss_convert.model.layouts import gguf, hf, original
+from gptoss_convert.model.layouts.table import Table, places
 
 CONFIGS = {"20b": parse_config(GPT_OSS_20B), "120b": parse_config(GPT_OSS_120B)}
-TABLES = {"hf": hf.TABLE, "gguf": gguf.TABLE}
+TABLES = {"hf": hf.TABLE, "gguf": gguf.TABLE, "original": original.TABLE}
+N_ARRAYS = {"hf": (459, 687), "gguf": (459, 687), "original": (363, 543)}
 HIDDEN, LAYERS = 2880, 24
 
 # HF tensors that hold a layer's experts, and their shapes, of the 20b model.
@@ -31,39 +32,49 @@ EXPERTS = {
 def stored_shapes(table: Table, config: GptOssConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every array that the table asks for."""
     shapes = {}
-    for name, rows in expand(table, config):
-        tensor = inventory(config)[name]
-        parts = ("blocks", "scales") if "{part}" in rows.name else ("data",)
-        for part in parts:
-            shape = stored_shape(tensor.shape, is_matrix=tensor.cols > 1, step=rows.step, part=part)
-            shapes[rows.name.replace("{part}", part)] = shape
+    for place in places(table, config):
+        for part in ("blocks", "scales") if "{part}" in place.name else ("data",):
+            shape = place.part_shape(part)
+            assert shapes.setdefault(place.part_name(part), shape) == shape
     return shapes
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 @pytest.mark.parametrize("model", CONFIGS)
 def test_table_names_every_canonical_tensor_once_in_the_inventorys_order(model: str, table: Table) -> None:
-    assert [name for name, _ in expand(table, CONFIGS[model])] == list(inventory(CONFIGS[model]))
+    assert [place.tensor.name for place in places(table, CONFIGS[model])] == list(inventory(CONFIGS[model]))
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-def test_tensors_that_share_an_array_take_turns(table: Table) -> None:
-    sharing: dict[str, list[tuple[int, int]]] = {}
-    for _, rows in expand(table, CONFIGS["20b"]):
-        sharing.setdefault(rows.name, []).append((rows.first, rows.step))
-    for name, turns in sharing.items():
-        assert sorted(turns) == [(first, len(turns)) for first in range(len(turns))], name
+def test_tensors_that_share_an_array_fill_it(table: Table) -> None:
+    rows: dict[str, Counter[int]] = {}
+    for place in places(table, CONFIGS["20b"]):
+        matrix = range(place.first, place.first + place.tensor.matrix_rows * place.step, place.step)
+        rows.setdefault(place.name, Counter()).update(matrix)
+        assert max(matrix) < place.rows
+    for place in places(table, CONFIGS["20b"]):
+        assert rows[place.name] == Counter(range(place.rows)), place.name
 
 
 def test_gate_has_the_even_rows_and_up_the_odd() -> None:
-    turns = Counter((name.split(".")[-2], rows.first, rows.step) for name, rows in hf.TABLE.items() if rows.step > 1)
-    assert turns == {("gate", 0, 2): 2, ("up", 1, 2): 2}
+    for table in (hf.TABLE, original.TABLE):
+        turns = Counter((name.split(".")[-2], rows.first, rows.step) for name, rows in table.items() if rows.step > 1)
+        assert turns == {("gate", 0, 2): 2, ("up", 1, 2): 2}
 
 
-@pytest.mark.parametrize(("model", "n_arrays"), [("20b", 459), ("120b", 687)])
-@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-def test_table_asks_for_the_published_number_of_arrays(table: Table, model: str, n_arrays: int) -> None:
-    assert len(stored_shapes(table, CONFIGS[model])) == n_arrays
+def test_q_k_and_v_lie_one_after_another_in_the_original_layout() -> None:
+    found = {
+        place.tensor.name.split(".")[-2]: (place.first, place.rows)
+        for place in places(original.TABLE, CONFIGS["20b"])
+        if place.name == "block.0.attn.qkv.weight"
+    }
+    assert found == {"q": (0, 5120), "k": (4096, 5120), "v": (4608, 5120)}
+
+
+@pytest.mark.parametrize("layout", TABLES)
+def test_table_asks_for_the_published_number_of_arrays(layout: str) -> None:
+    found = tuple(len(stored_shapes(TABLES[layout], config)) for config in CONFIGS.values())
+    assert found == N_ARRAYS[layout]
 
 
 @pytest.mark.parametrize(("part", "shape"), EXPERTS.items())
@@ -92,12 +103,13 @@ _SIZES = (
 
 def test_names_of_the_gguf_layout_are_those_that_gguf_py_gives_to_the_hf_names() -> None:
     names = gguf_py.get_tensor_name_map(gguf_py.MODEL_ARCH.GPT_OSS, LAYERS)
-    hf_names = dict(expand(hf.TABLE, CONFIGS["20b"]))
-    for canonical, rows in expand(gguf.TABLE, CONFIGS["20b"]):
+    hf_names = {place.tensor.name: place.name for place in places(hf.TABLE, CONFIGS["20b"])}
+    for place in places(gguf.TABLE, CONFIGS["20b"]):
+        canonical = place.tensor.name
         if ".moe.gate." in canonical or ".moe.up." in canonical or canonical.endswith(".moe.down.bias"):
             continue  # gguf-py does not know the HF names of these; a test below has their GGUF names
-        hf_name = hf_names[canonical].name.replace("_{part}", ".weight").replace(".sinks", ".sinks.weight")
-        assert names.get_name(hf_name, try_suffixes=(".weight", ".bias")) == rows.name
+        hf_name = hf_names[canonical].replace("_{part}", ".weight").replace(".sinks", ".sinks.weight")
+        assert names.get_name(hf_name, try_suffixes=(".weight", ".bias")) == place.name
 
 
 def test_stems_of_the_gguf_layout_are_all_those_of_gguf_py() -> None:

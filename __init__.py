@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .convert.run import run
     from .convert.targets.gguf import GgufTarget
     from .convert.targets.hf import HfTarget
+    from .convert.targets.original import OriginalTarget
     from .convert.verify import verify
     from .formats.errors import GptOssConvertError
 
@@ -34,6 +35,7 @@ _HOMES = {
     "GptOssConvertError": "formats.errors",
     "HfTarget": "convert.targets.hf",
     "Manifest": "convert.manifest",
+    "OriginalTarget": "convert.targets.original",
     "Plan": "convert.plan",
     "Verdict": "convert.manifest",
     "open_checkpoint": "convert.checkpoint",
@@ -48,6 +50,7 @@ __all__ = [
     "GptOssConvertError",
     "HfTarget",
     "Manifest",
+    "OriginalTarget",
     "Plan",
     "Verdict",
     "open_checkpoint",

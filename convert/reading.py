@@ -16,6 +16,9 @@ from ..formats.codecs.slab import Scratch, Slab, unpack
 from ..formats.files import DataFile, open_data_file
 from .stored import StoredTensor
 
+# (file, array) -> file offset and bytes of what was read of it
+Buffers = dict[tuple[Path, str], tuple[int, NDArray[np.uint8]]]
+
 
 class SlabReader(Protocol):
     """Gives canonical slabs of a checkpoint's tensors. Used as a context; `load` may be called from any thread."""
@@ -45,9 +48,15 @@ def intervals(tensors: Sequence[StoredTensor], begin: int, end: int) -> dict[tup
     return found
 
 
-def views(
-    stored: StoredTensor, begin: int, end: int, buffers: dict[tuple[Path, str], tuple[int, NDArray[np.uint8]]]
-) -> list[NDArray[np.uint8]]:
+def slabs(tensors: Sequence[StoredTensor], begin: int, end: int, buffers: Buffers, scratch: Scratch) -> list[Slab]:
+    """The canonical form of rows that lie in `buffers`."""
+    return [
+        unpack(stored.encoding, views(stored, begin, end, buffers), scratch, f"unpack{number}")
+        for number, stored in enumerate(tensors)
+    ]
+
+
+def views(stored: StoredTensor, begin: int, end: int, buffers: Buffers) -> list[NDArray[np.uint8]]:
     """Each part's rows `begin … end - 1` as uint8 [N, row bytes] inside the buffers of their intervals."""
     parts = []
     for span in stored.spans:
@@ -67,15 +76,16 @@ class FileReader:
         self._lock = threading.Lock()
 
     def load(self, tensors: Sequence[StoredTensor], begin: int, end: int, scratch: Scratch) -> list[Slab]:
-        buffers: dict[tuple[Path, str], tuple[int, NDArray[np.uint8]]] = {}
+        return slabs(tensors, begin, end, self.read(tensors, begin, end, scratch), scratch)
+
+    def read(self, tensors: Sequence[StoredTensor], begin: int, end: int, scratch: Scratch) -> Buffers:
+        """The bytes of rows `begin … end - 1` of `tensors` as they are stored."""
+        buffers: Buffers = {}
         for number, (key, (first, last)) in enumerate(intervals(tensors, begin, end).items()):
             buffer = scratch.take(f"read{number}", last - first)
             self.file(key[0]).read_into(buffer.data, first)
             buffers[key] = (first, buffer)
-        return [
-            unpack(stored.encoding, views(stored, begin, end, buffers), scratch, f"unpack{number}")
-            for number, stored in enumerate(tensors)
-        ]
+        return buffers
 
     def file(self, path: Path) -> DataFile:
         """The open file at `path`. Raises OSError."""

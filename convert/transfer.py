@@ -19,7 +19,7 @@ from ..formats.errors import CodecError
 from ..formats.files import DataFile
 from .plan import Group, Move, Plan, canonical, leaves
 from .progress import Progress
-from .reading import FileReader, SlabReader, intervals, views
+from .reading import Buffers, FileReader, SlabReader, intervals, slabs, views
 from .stored import StoredTensor
 
 # source and target encodings between which a value can fall
@@ -49,10 +49,23 @@ def may_round(move: Move) -> bool:
 
 
 def keeps_bytes(group: Group) -> bool:
-    """True if the group is one tensor whose stored bytes are canonical and stay as they are."""
-    source, target = group.moves[0].source, group.moves[0].target
-    same = target.encoding is source.encoding is canonical(source.encoding)
-    return len(group.moves) == 1 and same and source.is_contiguous and target.is_contiguous
+    """True if the rows that the group occupies in each source array are, byte for byte, those of one target array.
+
+    So it is with a tensor of its own, and with gate and up where both sides store their rows in turn.
+    """
+    shifts: dict[str, set[tuple[str, int]]] = {}
+    sharing: dict[str, int] = {}
+    for move in group.moves:
+        if not move.target.encoding is move.source.encoding is canonical(move.source.encoding):
+            return False
+        for source, target in zip(move.source.spans, move.target.spans, strict=True):
+            if source.step != target.step:
+                return False
+            name = source.array.name
+            shifts.setdefault(name, set()).add((target.array.name, target.first - source.first))
+            sharing[name] = sharing.get(name, 0) + 1
+    steps = {span.array.name: span.step for move in group.moves for span in move.source.spans}
+    return all(len(found) == 1 for found in shifts.values()) and sharing == steps
 
 
 def contiguous_planes(slab: Slab, scratch: Scratch) -> list[NDArray[Any]]:
@@ -131,21 +144,23 @@ class SlabMover:
         self._progress.advance(n_bytes, group.moves[-1].target.spans[0].array.name)
 
     def _convert(self, group: Group, begin: int, end: int, scratch: Scratch) -> None:
-        slabs = self._reader.load([move.source for move in group.moves], begin, end, scratch)
-        for move, slab in zip(group.moves, slabs, strict=True):
+        sources = [move.source for move in group.moves]
+        raw: Buffers | None = None
+        if isinstance(self._reader, FileReader) and keeps_bytes(group):
+            raw = self._reader.read(sources, begin, end, scratch)
+            found = slabs(sources, begin, end, raw, scratch)
+        else:
+            found = self._reader.load(sources, begin, end, scratch)
+        for move, slab in zip(group.moves, found, strict=True):
             refuse_invalid(slab, move.source, begin)
             if self.digests:
                 self.digests[move.source.tensor.name].update(begin, contiguous_planes(slab, scratch))
-        if keeps_bytes(group):
-            self._write_planes(group.moves[0].target, slabs[0], begin, end)
+        if raw is None:
+            self._write_packed(group, found, begin, end, scratch)
         else:
-            self._write_packed(group, slabs, begin, end, scratch)
-
-    def _write_planes(self, target: StoredTensor, slab: Slab, begin: int, end: int) -> None:
-        """Writes canonical bytes that are the target's bytes, from where they were read to."""
-        for span, plane in zip(target.spans, planes(slab), strict=True):
-            data = np.ascontiguousarray(plane).reshape(-1).view(np.uint8)
-            self._outputs[span.array.file].write_at(data.data, span.interval(begin, end)[0])
+            places = intervals([move.target for move in group.moves], begin, end)
+            for ((file, _), (first, _)), (_, buffer) in zip(places.items(), raw.values(), strict=True):
+                self._outputs[file].write_at(buffer.data, first)
 
     def _write_packed(self, group: Group, slabs: list[Slab], begin: int, end: int, scratch: Scratch) -> None:
         targets = [move.target for move in group.moves]
@@ -167,15 +182,15 @@ class SlabMover:
 
     def _copy(self, group: Group, begin: int, end: int, scratch: Scratch) -> bool:
         """Lets the kernel copy a slab whose bytes do not change; False if they do."""
-        if not keeps_bytes(group) or not isinstance(self._reader, FileReader):
+        if not isinstance(self._reader, FileReader) or not keeps_bytes(group):
             return False
-        source, target = group.moves[0].source, group.moves[0].target
+        places = [
+            intervals(tensors, begin, end).items()
+            for tensors in ([move.source for move in group.moves], [move.target for move in group.moves])
+        ]
         buffer = scratch.take("copy", COPY_BYTES)
-        for source_span, target_span in zip(source.spans, target.spans, strict=True):
-            offset, last = source_span.interval(begin, end)
-            output = self._outputs[target_span.array.file]
-            file = self._reader.file(source_span.array.file)
-            output.copy_from(file, offset, target_span.interval(begin, end)[0], last - offset, buffer.data)
+        for ((source, _), (offset, last)), ((target, _), (first, _)) in zip(*places, strict=True):
+            self._outputs[target].copy_from(self._reader.file(source), offset, first, last - offset, buffer.data)
         return True
 
 

@@ -328,7 +328,13 @@ def test_wrong_usage_exits_with_2(tiny: Path, tmp_path: Path) -> None:
 def test_encoding_experts_that_are_not_stored_as_mxfp4_is_wrong_usage(tiny: Path, tmp_path: Path) -> None:
     decoded = tmp_path / "decoded.gguf"
     assert command("to-gguf", tiny, decoded, "--experts", "bf16", "--no-verify").code == 0
-    message = (decoded, "blk.0.ffn_gate_exps.weight", "not stored as MXFP4", "found BF16", "Use --experts bf16")
+    message = (
+        decoded,
+        "blk.0.ffn_gate_exps.weight",
+        "not stored as MXFP4",
+        "found BF16",
+        "Use to-gguf with --experts bf16",
+    )
     with nothing_left_in(tmp_path):
         refused(command("to-gguf", decoded, tmp_path / "out.gguf"), *message, code=2)
 

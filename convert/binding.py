@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..formats.codecs.encoding import BF16, F16, F32, GGML_MXFP4, MXFP4, Encoding
+from ..formats.codecs.encoding import BF16, F16, F32, GGML_MXFP4, MXFP4, QUANTIZED, Encoding
 from ..formats.errors import CheckpointError
 from ..model.config import GptOssConfig
 from ..model.inventory import CanonicalTensor
@@ -13,7 +13,7 @@ from ..model.layouts.table import Place, Table, places
 from .stored import RowSpan, StoredArray, StoredTensor
 
 # A container's word for its elements -> the encoding of a tensor that is one array.
-_SINGLE: dict[str, Encoding] = {"F32": F32, "F16": F16, "BF16": BF16, "MXFP4": GGML_MXFP4}
+_SINGLE: dict[str, Encoding] = {"F32": F32, "F16": F16, "BF16": BF16, "MXFP4": GGML_MXFP4, **QUANTIZED}
 
 _RELOAD = "Download the checkpoint again, or compare it with the official one."
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..formats.codecs.encoding import GGML_MXFP4, MXFP4, Encoding
+from ..formats.codecs.encoding import F32, GGML_MXFP4, MXFP4, QUANTIZED, Encoding
 from ..formats.digest import Leaves, leaf_rows
 from .checkpoint import Checkpoint
 from .stored import StoredTensor
@@ -119,7 +119,9 @@ def plan(checkpoint: Checkpoint, target: Target) -> Plan:
 
 def canonical(encoding: Encoding) -> Encoding:
     """The canonical encoding that `encoding` is unpacked to."""
-    return MXFP4 if encoding is GGML_MXFP4 else encoding
+    if encoding is GGML_MXFP4:
+        return MXFP4
+    return F32 if encoding.name in QUANTIZED else encoding
 
 
 def leaves(stored: StoredTensor) -> Leaves:

@@ -20,7 +20,12 @@ MAY_IMPORT = {
     "convert": {"convert", "model", "kernels", "formats"},
 }
 HEAVY = {"torch", "triton", "transformers", "numba"}
-HEAVY_MODULES = {"formats/codecs/numba_kernels.py": {"numba"}}
+HEAVY_MODULES = {
+    "formats/codecs/numba_encode.py": {"numba"},
+    "formats/codecs/numba_ggml.py": {"numba"},
+    "formats/codecs/numba_kernels.py": {"numba"},
+    "formats/codecs/numba_mlx.py": {"numba"},
+}
 MAX_LINES, MAX_FUNCTION_LINES = 400, 60
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ...formats.codecs.encoding import BF16, F16, F32, GGML_MXFP4, Encoding
+from ...formats.codecs.encoding import BF16, F16, F32, GGML_MXFP4, QUANTIZED, Encoding
 from ...formats.containers import gguf_types as ggml
 from ...formats.containers.gguf_split import plan_gguf_split, shard_name
 from ...formats.containers.gguf_values import GgufValue
@@ -38,7 +38,8 @@ class GgufTarget:
     """A GGUF file at `out`, or shards named after it.
 
     Args:
-        type: "auto" keeps matrices outside the experts as they are stored; else "bf16", "f16" or "f32".
+        type: "auto" keeps matrices outside the experts as they are stored (BF16 if they are quantized); else "bf16",
+            "f16" or "f32".
             Norms, biases, sinks and the router are always F32.
         experts: "mxfp4" repacks the blocks without decoding them; else the experts are decoded.
         split_max_bytes: most tensor bytes per shard, or None for one file.
@@ -57,6 +58,7 @@ class GgufTarget:
         kv, notes = _metadata(checkpoint, encodings)
         if not config.yarn.truncate:
             notes.append(_YARN_NOTE)
+        notes += _quantized_note(checkpoint)
         files, arrays = self._files(kv, planned)
         return Layout(
             name=NAME,
@@ -72,7 +74,9 @@ class GgufTarget:
         if role in F32_ROLES:
             return F32
         if role != "experts":
-            return source if self.type == "auto" else FLOATS[self.type]
+            if self.type != "auto":
+                return FLOATS[self.type]
+            return BF16 if stored.encoding.name in QUANTIZED else source
         if self.experts != "mxfp4":
             return FLOATS[self.experts]
         require_packed(stored)
@@ -98,6 +102,14 @@ class GgufTarget:
                     path, tensor.name, tensor.type.name, tensor.shape, tensor.offset, tensor.n_bytes
                 )
         return files, arrays
+
+
+def _quantized_note(checkpoint: Checkpoint) -> list[str]:
+    """A line that says what was lost before: block-quantized tensors are decoded, their loss stays."""
+    names = sorted({stored.encoding.name for stored in checkpoint.tensors.values()} & QUANTIZED.keys())
+    if not names:
+        return []
+    return [f"The source holds {', '.join(names)} tensors: they are decoded, and what quantizing them lost stays lost."]
 
 
 def _refuse_unsayable(checkpoint: Checkpoint) -> None:

@@ -7,7 +7,8 @@
 | MXFP4      | 32                 | blocks 16 (interleaved nibbles), scales 1 (e8m0)     |
 | GGML_MXFP4 | 32                 | data 17 (scale, then split_half nibbles)             |
 
-The first four are **canonical**: what every other encoding is turned into, and what digests are taken of.
+The first four are **canonical**: what every other encoding is turned into, and what digests are taken of. ggml's other
+block types (`QUANTIZED`) are read only, and turned into F32.
 """
 
 from __future__ import annotations
@@ -43,3 +44,21 @@ F16 = Encoding("F16", 1, (("data", 2),))
 BF16 = Encoding("BF16", 1, (("data", 2),))
 MXFP4 = Encoding("MXFP4", 32, (("blocks", 16), ("scales", 1)))
 GGML_MXFP4 = Encoding("GGML_MXFP4", 32, (("data", 17),))
+
+# ggml type -> its encoding; elements and bytes per block as in ggml's headers
+QUANTIZED: dict[str, Encoding] = {
+    name: Encoding(name, elements, (("data", n_bytes),))
+    for name, elements, n_bytes in (
+        ("Q8_0", 32, 34),
+        ("Q4_0", 32, 18),
+        ("Q4_1", 32, 20),
+        ("Q5_0", 32, 22),
+        ("Q5_1", 32, 24),
+        ("IQ4_NL", 32, 18),
+        ("Q2_K", 256, 84),
+        ("Q3_K", 256, 110),
+        ("Q4_K", 256, 144),
+        ("Q5_K", 256, 176),
+        ("Q6_K", 256, 210),
+    )
+}

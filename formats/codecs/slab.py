@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import floats, ggml_mxfp4, mxfp4
-from .encoding import BF16, F16, F32, GGML_MXFP4, MXFP4, Encoding
+from . import floats, ggml_blocks, ggml_mxfp4, mxfp4
+from .encoding import BF16, F16, F32, GGML_MXFP4, MXFP4, QUANTIZED, Encoding
 from .mxfp4 import Mxfp4
 
 # What a float encoding's elements are to numpy; F16 and BF16 are handled as bit patterns.
@@ -89,6 +89,13 @@ def unpack(encoding: Encoding, parts: Sequence[NDArray[np.uint8]], scratch: Scra
         scales = scratch.array(f"{name}.scales", (n_rows, groups), np.dtype(np.uint8))
         ggml_mxfp4.repack_from_ggml(data.reshape(n_rows, groups, 17), blocks, scales)
         return Mxfp4(blocks, scales)
+    if encoding.name in QUANTIZED:
+        n_bytes = encoding.row_bytes(encoding.block_elements)
+        values = scratch.array(
+            f"{name}.values", (len(data), data.shape[1] // n_bytes * encoding.block_elements), _ELEMENT[F32.name]
+        )
+        ggml_blocks.decode(encoding.name, data, values)
+        return Dense(F32, values)
     return Dense(encoding, data.view(_ELEMENT[encoding.name]))
 
 

@@ -15,7 +15,6 @@ from ...formats.containers.gguf_values import GgufValue
 from ...formats.containers.gguf_writer import f32, string, u32
 from ...formats.errors import CheckpointError
 from ..config import GptOssConfig, parse_config
-from ..config_checks import layer_types
 
 ARCHITECTURE = "gpt-oss"
 LEGACY_ARCHITECTURE = "gptoss"
@@ -51,6 +50,10 @@ _IMPLIED: dict[str, object] = {"swiglu_limit": 7.0}
 _IMPLIED_YARN: dict[str, object] = {"rope_type": "yarn", "truncate": True}
 
 
+# Keys that files written before they existed lack, with the value that llama.cpp takes then.
+_ASSUMED = {"rope.scaling.yarn_beta_fast": f32(32.0), "rope.scaling.yarn_beta_slow": f32(1.0)}
+
+
 def config_to_kv(config: GptOssConfig, name: str, expert_encoding: str) -> dict[str, GgufValue]:
     """The model's GGUF keys, in the order they are written. `name` is for people; tokenizer keys are apart."""
     values = _flat(config)
@@ -78,7 +81,7 @@ def kv_to_config(kv: Mapping[str, GgufValue], vocab_size: int, file: Path) -> Gp
         "rope_scaling": dict(_IMPLIED_YARN),
     }
     for key, _, target in CONFIG_KEYS:
-        value = kv.get(f"{ARCHITECTURE}.{key}")
+        value = kv.get(f"{ARCHITECTURE}.{key}", _ASSUMED.get(key))
         if value is None:
             raise CheckpointError(
                 "the key is missing",
@@ -88,8 +91,16 @@ def kv_to_config(kv: Mapping[str, GgufValue], vocab_size: int, file: Path) -> Gp
             )
         outer, dot, inner = target.partition(".")
         place = raw[outer] if dot else raw
-        place[inner or outer] = _number(value.value)
-    raw["layer_types"] = layer_types(raw["num_hidden_layers"]) if isinstance(raw["num_hidden_layers"], int) else []
+        number = _number(value.value)
+        if place.setdefault(inner or outer, number) != number:
+            raise CheckpointError(
+                "the key contradicts another that says the same",
+                file=file,
+                key=f"{ARCHITECTURE}.{key}",
+                expected=place[inner or outer],
+                found=number,
+                remedy="The file is damaged or was made by a faulty tool; convert it again from its source.",
+            )
     return parse_config(raw, file)
 
 

@@ -82,6 +82,10 @@ class GgufError(FormatError):
     """A GGUF file breaks a rule of the format, or a value cannot be written as GGUF."""
 
 
+class MetalError(FormatError):
+    """A Metal model file breaks a rule of the format, or a value cannot be written as one."""
+
+
 class CodecError(GptOssConvertError):
     """A value cannot be represented in the encoding asked for, or stored codes are invalid."""
 

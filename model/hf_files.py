@@ -192,7 +192,7 @@ def tokenizer_json(tokens: Sequence[str], merges: Sequence[tuple[str, str]], spe
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": token_id} | _special_token(token) for token_id, token in specials.items()],
+        "added_tokens": [_added_token(token_id, token) for token_id, token in specials.items()],
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, to_bytes]},
         "post_processor": byte_level | {"trim_offsets": False},
@@ -205,12 +205,18 @@ def tokenizer_json(tokens: Sequence[str], merges: Sequence[tuple[str, str]], spe
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
+            "ignore_merges": True,
             "vocab": {token: token_id for token_id, token in enumerate(tokens)},
             "merges": merges,
         },
     }
     return json.dumps(document, indent=2, ensure_ascii=False).encode()
+
+
+def _added_token(token_id: int, content: str) -> dict[str, object]:
+    """An entry of tokenizer.json, its keys in the order the tokenizers library writes them."""
+    entry = {"id": token_id} | _special_token(content)
+    return {key: entry[key] for key in ("id", "content", "single_word", "lstrip", "rstrip", "normalized", "special")}
 
 
 def _special_token(content: str) -> dict[str, object]:

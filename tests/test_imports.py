@@ -24,6 +24,7 @@ HEAVY_MODULES = {
     "formats/codecs/numba_encode.py": {"numba"},
     "formats/codecs/numba_ggml.py": {"numba"},
     "formats/codecs/numba_kernels.py": {"numba"},
+    "formats/codecs/numba_lanes.py": {"numba"},
     "formats/codecs/numba_mlx.py": {"numba"},
 }
 MAX_LINES, MAX_FUNCTION_LINES = 400, 60

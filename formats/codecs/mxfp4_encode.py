@@ -6,8 +6,8 @@
    rule picks, and puts the largest magnitude at 4 or 6 steps (a step is 2^e). Writers put it at 3 steps or more, so
    only a largest magnitude of 6 steps leaves a choice, 6 or 3 steps, and only if no value is 0.5 or 1.5 steps.
 2. Such an **ambiguous** block is decided for the whole tensor, by who wrote it. Floor and even put 4 or 6 steps into
-   every block, and by chance about one block in 10,000 is ambiguous: the lower exponent is right. Ceil leaves a fifth
-   to a quarter of all blocks with a largest magnitude of 3 steps, each of them ambiguous: the higher is right.
+   every block, and fewer than one block in 10,000 is ambiguous by chance: the lower exponent is right. Ceil leaves
+   20 to 28 % of all blocks with a largest magnitude of 3 steps, each of them ambiguous: the higher is right.
 3. All other blocks were changed since, and get the fallback rule's scale.
 
 The decision is one bit per tensor, and rows can be encoded in any order once it is made: `survey` some rows, add the
@@ -38,7 +38,7 @@ _ELEMENT = {BF16.name: np.dtype(np.uint16), F16.name: np.dtype(np.uint16), F32.n
 # Blocks that a survey, or F16 on its way through F32, takes at a time: 8 MB of float32.
 _CHUNK_BLOCKS = 65536
 
-# Of the exact blocks, about 0.01 % are ambiguous after floor and even, and 20 % and more after ceil.
+# Of the exact blocks, less than 0.01 % are ambiguous after floor and even, and 20 % and more after ceil.
 _CEIL_SHARE = 0.02
 
 

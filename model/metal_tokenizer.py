@@ -21,7 +21,7 @@ from ..formats.errors import TokenizerError
 from ..formats.json_text import excerpt
 from .harmony import O200K_PATTERN, special_tokens
 from .tokenizer import Tokenizer
-from .tokenizer_json import byte_alphabet
+from .tokenizer_json import byte_alphabet, normalized_pattern
 
 N_SPECIAL = 16
 """Special tokens kept, 199998 to 200013: the embeddings of the official files end there."""
@@ -158,8 +158,7 @@ def _official_spelling(pattern: str | None) -> str:
     """The pattern as OpenAI's script writes it; JSON files spell line ends and slashes in two ways."""
     if pattern is None:
         return O200K_PATTERN
-    same = pattern.replace("\r", r"\r").replace("\n", r"\n").replace(r"\/", "/") == O200K_PATTERN
-    return O200K_PATTERN if same else pattern
+    return O200K_PATTERN if normalized_pattern(pattern) == O200K_PATTERN else pattern
 
 
 def _unusable(problem: str, file: Path, expected: str, found: str) -> TokenizerError:

@@ -234,7 +234,7 @@ def _split_pattern(document: Mapping[str, object]) -> str | None:
 def _split_warnings(document: Mapping[str, object], pattern: str | None) -> list[str]:
     """What llama.cpp will do otherwise than this tokenizer: it splits by its own gpt-4o rules and changes no text."""
     warnings = []
-    if pattern is None or _normalized(pattern) != _normalized(O200K_PATTERN):
+    if pattern is None or normalized_pattern(pattern) != normalized_pattern(O200K_PATTERN):
         warnings.append(
             "tokenizer.json does not split text by the o200k pattern of gpt-oss; "
             "llama.cpp will split it by the gpt-4o rules, so some text will get other tokens."
@@ -246,7 +246,7 @@ def _split_warnings(document: Mapping[str, object], pattern: str | None) -> list
     return warnings
 
 
-def _normalized(pattern: str) -> str:
+def normalized_pattern(pattern: str) -> str:
     """`pattern` in one spelling: line ends and slashes may be written with or without a backslash."""
     return pattern.replace("\r", r"\r").replace("\n", r"\n").replace(r"\/", "/")
 

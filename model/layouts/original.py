@@ -12,7 +12,7 @@ from typing import Any
 
 from ...formats.errors import ConfigError
 from ..config import GptOssConfig, parse_config
-from ..config_checks import layer_types
+from ..config_checks import MAX_LAYERS, layer_types
 from ..hf_files import GPT_OSS_20B
 from .table import Rows, Table
 
@@ -106,7 +106,7 @@ def parse_original_config(
         "rope_scaling": scaling,
         **(special_ids or {}),
     }
-    if isinstance(layers, int) and not isinstance(layers, bool) and 0 < layers <= 1000:
+    if isinstance(layers, int) and not isinstance(layers, bool) and 0 < layers <= MAX_LAYERS:
         known["layer_types"] = layer_types(layers)
     if isinstance(context, int) and isinstance(factor, float) and factor < 1 << 20:
         known["max_position_embeddings"] = int(context * factor)

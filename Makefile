@@ -9,7 +9,7 @@ BASE := $(VENV)/.base
 TESTS := $(VENV)/.tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu bench style quality golden clean
+.PHONY: help setup demo test test-slow test-gpu bench scale-rules style quality golden clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -38,8 +38,11 @@ test-slow: $(TESTS)  ## run the proofs that take minutes
 test-gpu: $(TESTS)  ## run the tests that need a GPU
 	$(BIN)/pytest -m "gpu"
 
-bench: $(TESTS)  ## measure time and memory beside cp on 4.2 GB
+bench: $(TESTS)  ## measure every conversion beside cp and dd; needs 18 GB of disk
 	$(BIN)/python tests/support/bench.py $(BUILD)/bench
+
+scale-rules: $(TESTS)  ## print the tables of docs/scale-rules.md
+	$(BIN)/python tests/support/measure_scale_rules.py
 
 style: $(TESTS)  ## format the code
 	$(BIN)/ruff check --fix .

@@ -6,22 +6,25 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..formats.errors import CheckpointError
 from ..model.config import GptOssConfig
 from .reading import FileReader, SlabReader
 from .stored import StoredArray, StoredTensor, account
-
-if TYPE_CHECKING:
-    from ..formats.containers.gguf_reader import GgufFile
+from .tokenizers import DirectoryTokenizer, TokenizerSource
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A model in files: `tensors` maps canonical names to where they are stored. Reads no weights by itself.
 
-    `directory` holds the tokenizer's files, if any; `gguf` is the header of the (first) GGUF file.
+    Attributes:
+        tokenizer: where its tokenizer is, if it has one.
+        model_name: what its files call it, if they do.
+        notes: what a user should know of how it is stored.
+        lost_rows: how many rows the embeddings of the whole model have after those that are stored.
+        is_blank: whether every weight is zero.
+        packed_digests: of the MXFP4 tensors that its floats were decoded from, by canonical name.
     """
 
     path: Path
@@ -30,8 +33,12 @@ class Checkpoint:
     tensors: dict[str, StoredTensor]
     arrays: tuple[StoredArray, ...]
     files: tuple[Path, ...]
-    directory: Path | None = None
-    gguf: GgufFile | None = None
+    tokenizer: TokenizerSource | None = None
+    model_name: str | None = None
+    notes: tuple[str, ...] = ()
+    lost_rows: int = 0
+    packed_digests: dict[str, str] = field(default_factory=dict)
+    is_blank: bool = False
     make_reader: Callable[[], SlabReader] = field(default=FileReader, repr=False)
 
     @property
@@ -44,23 +51,32 @@ class Checkpoint:
         """Elements of all tensors."""
         return sum(stored.tensor.n_elements for stored in self.tensors.values())
 
+    @property
+    def tokenizer_directory(self) -> Path | None:
+        """The directory of the tokenizer's files, if it is in files of its own."""
+        return self.tokenizer.directory if isinstance(self.tokenizer, DirectoryTokenizer) else None
+
     def account(self) -> int:
         """Proves that each stored byte belongs to exactly one tensor; returns how many. Raises VerificationError."""
         return account(self.arrays, self.tensors.values())
 
 
-def open_checkpoint(path: str | Path, tokenizer: Path | None = None) -> Checkpoint:
-    """The checkpoint at `path`: a directory in the HF or the `original/` layout, or a GGUF file.
+def open_checkpoint(path: str | Path, tokenizer: Path | None = None, *, pad_vocab: bool = False) -> Checkpoint:
+    """The checkpoint at `path`, in any layout that is known: a directory of safetensors, a GGUF file, a Metal file.
 
-    Only headers and configs are read. `tokenizer` is a directory whose tokenizer is to be used instead of the
-    checkpoint's own.
+    Only headers and configs are read.
+
+    Args:
+        path: a directory or a file.
+        tokenizer: a directory whose tokenizer is to be used instead of the checkpoint's own.
+        pad_vocab: give embeddings that end with the last token, as in a Metal file, rows of zeros up to the usual size.
 
     Raises:
         CheckpointError, FormatError: it is none, or it is damaged; the message says where and how.
     """
     path = Path(path)
     try:
-        return _open(path, tokenizer)
+        return _open(path, tokenizer, pad_vocab)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise _not_a_checkpoint(path, "a directory or a file", error.strerror) from None
@@ -71,7 +87,7 @@ def open_checkpoint(path: str | Path, tokenizer: Path | None = None) -> Checkpoi
         ) from error
 
 
-def _open(path: Path, tokenizer: Path | None) -> Checkpoint:
+def _open(path: Path, tokenizer: Path | None, pad_vocab: bool) -> Checkpoint:
     if path.is_dir():
         from .sources.hf import open_hf, recognises_hf
         from .sources.original import open_original, recognises_original
@@ -83,10 +99,13 @@ def _open(path: Path, tokenizer: Path | None) -> Checkpoint:
         raise _not_a_checkpoint(path, "a directory with config.json and *.safetensors")
     if path.is_file():
         from .sources.gguf import open_gguf, recognises_gguf
+        from .sources.metal import open_metal, recognises_metal
 
         if recognises_gguf(path):
-            return open_gguf(path)
-        raise _not_a_checkpoint(path, "a directory, or a GGUF file")
+            return open_gguf(path, tokenizer)
+        if recognises_metal(path):
+            return open_metal(path, tokenizer, pad_vocab=pad_vocab)
+        raise _not_a_checkpoint(path, "a directory, a GGUF file, or a Metal model file")
     raise _not_a_checkpoint(path, "a directory or a file", "nothing")
 
 

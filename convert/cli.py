@@ -8,7 +8,6 @@ import json
 import sys
 import time
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -16,9 +15,28 @@ import typer
 
 from .. import __version__
 from ..formats.errors import GptOssConvertError, UsageError
+from .options import (
+    AsJson,
+    DenseType,
+    DialectName,
+    DryRun,
+    ExpertType,
+    Force,
+    LayoutName,
+    Like,
+    NewDirectory,
+    NoVerify,
+    PadVocab,
+    PresetName,
+    Quiet,
+    ScaleRuleName,
+    ScaleRuleOption,
+    Source,
+    Tokenizer,
+)
 
 if TYPE_CHECKING:
-    from .plan import Plan
+    from .plan import Plan, Quantizing, Target
 
 # Rich's markup is off: brackets in our help are options and sizes, not styles.
 app = typer.Typer(
@@ -28,53 +46,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class DenseType(StrEnum):
-    """Encodings of the matrices outside the experts."""
-
-    auto = "auto"
-    bf16 = "bf16"
-    f16 = "f16"
-    f32 = "f32"
-
-
-class ExpertType(StrEnum):
-    """Encodings of the experts."""
-
-    mxfp4 = "mxfp4"
-    bf16 = "bf16"
-    f16 = "f16"
-    f32 = "f32"
-
-
-class LayoutName(StrEnum):
-    """Layouts of MXFP4 safetensors."""
-
-    hf = "hf"
-    original = "original"
-
-
-class PresetName(StrEnum):
-    """Shapes of synthetic checkpoints."""
-
-    tiny = "tiny"
-    small = "20b"
-    large = "120b"
-
-
-Source = Annotated[
-    Path, typer.Argument(metavar="SRC", help="A checkpoint directory, or a GGUF file.", show_default=False)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless something fails.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be written; write nothing.")]
-NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not read the output back to prove it.")]
-Tokenizer = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Take the tokenizer from here, not from SRC.", show_default=False, exists=True),
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 
 
 def _version(wanted: bool) -> None:
@@ -130,62 +101,119 @@ def to_gguf(
         str | None,
         typer.Option(metavar="SIZE", help="Split into files of at most SIZE of tensors, such as 5G or 500M."),
     ] = None,
+    dialect: Annotated[
+        DialectName, typer.Option(help="llama.cpp's, or that of Ollama before it ran llama.cpp.")
+    ] = DialectName.llama_cpp,
+    scale_rule: ScaleRuleOption = ScaleRuleName.exact,
+    like: Like = None,
+    tokenizer: Tokenizer = None,
+    pad_vocab: PadVocab = False,
     dry_run: DryRun = False,
     no_verify: NoVerify = False,
-    tokenizer: Tokenizer = None,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a GGUF file that llama.cpp runs, and prove that it holds the checkpoint."""
-    from .checkpoint import open_checkpoint
-    from .plan import plan
-    from .targets.gguf import GgufTarget, parse_size
+    from .targets.gguf import GgufTarget
+    from .targets.sizes import parse_size
 
     split = None if split_max_size is None else parse_size(split_max_size)
-    target = GgufTarget(out, dense.value, experts.value, split)
-    planned = plan(open_checkpoint(source, tokenizer), target)
+    target = GgufTarget(out, dense.value, experts.value, split, dialect.value)
+    planned = _plan(source, target, tokenizer, pad_vocab, _quantizing(scale_rule, like))
     _carry_out(planned, dry_run=dry_run, prove=not no_verify, force=force, as_json=as_json, quiet=quiet)
 
 
 @app.command()
 def to_mxfp4(
     source: Source,
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="The directory to make.", show_default=False)],
+    out: NewDirectory,
     layout: Annotated[LayoutName, typer.Option(help="Hugging Face's layout, or OpenAI's own.")] = LayoutName.hf,
+    like: Like = None,
+    scale_rule: ScaleRuleOption = ScaleRuleName.exact,
     shard_plan: Annotated[
         str, typer.Option(metavar="official|SIZE", help="The official shards, or files of at most SIZE of tensors.")
     ] = "official",
     tokenizer: Tokenizer = None,
+    pad_vocab: PadVocab = False,
     dry_run: DryRun = False,
     no_verify: NoVerify = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Write MXFP4 safetensors, in the official Hugging Face layout or in OpenAI's `original/`."""
-    from .checkpoint import open_checkpoint
-    from .plan import plan
-    from .targets.gguf import parse_size
     from .targets.hf import HfTarget
     from .targets.original import OriginalTarget
+    from .targets.sizes import parse_size
 
-    checkpoint = open_checkpoint(source, tokenizer)
-    if checkpoint.gguf is not None:
-        raise UsageError(
-            "a GGUF file cannot be turned into safetensors yet",
-            file=source,
-            remedy="Convert from the safetensors it was made of.",
-        )
     target: HfTarget | OriginalTarget = HfTarget(out) if layout is LayoutName.hf else OriginalTarget(out)
     if shard_plan != "official":
         target = replace(target, shard_bytes=parse_size(shard_plan))
-    planned = plan(checkpoint, target)
+    planned = _plan(source, target, tokenizer, pad_vocab, _quantizing(scale_rule, like))
     _carry_out(planned, dry_run=dry_run, prove=not no_verify, force=False, as_json=as_json, quiet=quiet)
 
 
 @app.command()
+def to_bf16(
+    source: Source,
+    out: NewDirectory,
+    tokenizer: Tokenizer = None,
+    pad_vocab: PadVocab = False,
+    dry_run: DryRun = False,
+    no_verify: NoVerify = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write BF16 safetensors as transformers has them, to train or to inspect. MXFP4 becomes BF16 exactly."""
+    from .targets.bf16 import Bf16Target
+
+    planned = _plan(source, Bf16Target(out), tokenizer, pad_vocab)
+    _carry_out(planned, dry_run=dry_run, prove=not no_verify, force=False, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def to_mlx(
+    source: Source,
+    out: NewDirectory,
+    scale_rule: ScaleRuleOption = ScaleRuleName.exact,
+    like: Like = None,
+    tokenizer: Tokenizer = None,
+    pad_vocab: PadVocab = False,
+    dry_run: DryRun = False,
+    no_verify: NoVerify = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a directory for mlx-lm on Apple machines: the same MXFP4 bytes, gate and up apart."""
+    from .targets.mlx import MlxTarget
+
+    planned = _plan(source, MlxTarget(out), tokenizer, pad_vocab, _quantizing(scale_rule, like))
+    _carry_out(planned, dry_run=dry_run, prove=not no_verify, force=False, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def to_metal(
+    source: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT.bin", help="The file to write.", show_default=False)],
+    scale_rule: ScaleRuleOption = ScaleRuleName.exact,
+    like: Like = None,
+    tokenizer: Tokenizer = None,
+    dry_run: DryRun = False,
+    no_verify: NoVerify = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the model.bin that OpenAI's Metal program runs, with its tokenizer inside."""
+    from .targets.metal import MetalTarget
+
+    planned = _plan(source, MetalTarget(out), tokenizer, False, _quantizing(scale_rule, like))
+    _carry_out(planned, dry_run=dry_run, prove=not no_verify, force=force, as_json=as_json, quiet=quiet)
+
+
+@app.command()
 def make_demo(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory to make.", show_default=False)],
+    directory: NewDirectory,
     preset: Annotated[
         PresetName, typer.Option(help="Shapes: a toy, or the true ones (13.8 and 65 GB).")
     ] = PresetName.tiny,
@@ -193,15 +221,37 @@ def make_demo(
         int | None, typer.Option(help="Number of layers, if not the preset's.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other weights.")] = 0,
+    layout: Annotated[LayoutName, typer.Option(help="Hugging Face's layout, or OpenAI's own.")] = LayoutName.hf,
+    sparse: Annotated[
+        bool, typer.Option("--sparse", help="Make every weight zero: files that take no room on the disk.")
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a checkpoint in the official layout with random weights, to try things with."""
+    """Make a checkpoint with random weights, or none, in the official shapes and layout, to try things with."""
     from .demo import plan_demo
 
-    planned = plan_demo(directory, preset.value, layers, seed)
+    planned = plan_demo(directory, preset.value, layers, seed, layout=layout.value, sparse=sparse)
     _carry_out(planned, dry_run=dry_run, prove=False, force=False, as_json=as_json, quiet=quiet)
+
+
+def _plan(
+    source: Path, target: Target, tokenizer: Path | None, pad_vocab: bool, quantizing: Quantizing | None = None
+) -> Plan:
+    from .checkpoint import open_checkpoint
+    from .plan import plan
+
+    return plan(open_checkpoint(source, tokenizer, pad_vocab=pad_vocab), target, quantizing)
+
+
+def _quantizing(rule: ScaleRuleName, like: Path | None) -> Quantizing:
+    """How floats become MXFP4."""
+    from ..formats.codecs.mxfp4_scales import ScaleRule
+    from .checkpoint import open_checkpoint
+    from .plan import Quantizing
+
+    return Quantizing(ScaleRule(rule.value), None if like is None else open_checkpoint(like))
 
 
 def _carry_out(planned: Plan, *, dry_run: bool, prove: bool, force: bool, as_json: bool, quiet: bool) -> None:
@@ -210,6 +260,7 @@ def _carry_out(planned: Plan, *, dry_run: bool, prove: bool, force: bool, as_jso
 
     from . import render
     from .bar import progress_for
+    from .changes import change_lines, describe_changes
     from .progress import Progress
     from .report import describe_plan, describe_run
     from .run import run
@@ -239,6 +290,8 @@ def _carry_out(planned: Plan, *, dry_run: bool, prove: bool, force: bool, as_jso
         _print_lines([render.done_line(manifest, seconds)])
         if prove or planned.source_bytes:
             _print_lines([render.verdict_line(manifest)])
+        roles = {move.name: move.source.tensor.role for move in planned.moves}
+        _print_lines(change_lines(describe_changes(manifest), roles))
 
 
 def _print_json(report: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from zlib import crc32
@@ -28,11 +28,13 @@ from ..model.demo_tokenizer import demo_tokenizer_files
 from ..model.harmony import OFFICIAL_N_TEXT_TOKENS
 from ..model.hf_files import GPT_OSS_20B, GPT_OSS_120B
 from ..model.inventory import inventory
+from ..model.layouts import original
 from ..model.layouts.official_shards import SHARD_BYTES
 from .checkpoint import Checkpoint
 from .plan import Plan, leaves, plan
 from .stored import StoredTensor
 from .targets.hf import HfTarget
+from .targets.original import OriginalTarget
 
 # Root mean square of the values of a uniformly random e2m1 code.
 _CODE_RMS = math.sqrt(sum(value * value for value in (0, 0.5, 1, 1.5, 2, 3, 4, 6)) / 8)
@@ -70,8 +72,28 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def plan_demo(out: Path, preset: str = "tiny", layers: int | None = None, seed: int = 0) -> Plan:
-    """The plan of a synthetic checkpoint in the new directory `out`. Raises UsageError for an unknown preset."""
+def plan_demo(
+    out: Path,
+    preset: str = "tiny",
+    layers: int | None = None,
+    seed: int = 0,
+    *,
+    layout: str = "hf",
+    sparse: bool = False,
+) -> Plan:
+    """The plan of a synthetic checkpoint in the new directory `out`.
+
+    Args:
+        out: the directory.
+        preset: "tiny", "20b" or "120b".
+        layers: how many, if not the preset's.
+        seed: of the random weights.
+        layout: "hf", or "original", which has no tokenizer.
+        sparse: every weight is zero, and takes no room where files can have holes.
+
+    Raises:
+        UsageError: the preset is unknown, or there is no layer.
+    """
     if preset not in PRESETS:
         raise UsageError("the preset is unknown", expected=", ".join(PRESETS), found=repr(preset))
     chosen = PRESETS[preset]
@@ -81,8 +103,11 @@ def plan_demo(out: Path, preset: str = "tiny", layers: int | None = None, seed: 
             raise UsageError("a model needs a layer", expected="--layers 1 or more", found=layers)
         raw |= {"num_hidden_layers": layers, "layer_types": layer_types(layers)}
     config = parse_config(raw)
+    source = replace(synthetic_checkpoint(config, seed), is_blank=sparse)
+    if layout == original.NAME:
+        return plan(source, OriginalTarget(out))
     texts = demo_tokenizer_files(chosen.n_text, config.vocab_size)
-    return plan(synthetic_checkpoint(config, seed), HfTarget(out, texts, chosen.shard_bytes))
+    return plan(source, HfTarget(out, texts, chosen.shard_bytes))
 
 
 def synthetic_checkpoint(config: GptOssConfig, seed: int) -> Checkpoint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..formats.codecs.mxfp4_encode import EncodeStats
 from .plan import Plan
 
 
@@ -38,14 +39,22 @@ class Verdict:
 class Manifest:
     """What a run did.
 
-    `files` are where the outputs are, in the order of the plan's paths. `digests` are the sources' canonical digests by
-    canonical name (empty without verification). `rounded` counts, by canonical name, the values that the target's
-    encoding could not hold; `rounded_digests` are digests of those tensors as they were written.
+    `files` are where the outputs are, in the order of the plan's paths; the last are the small `texts`. The others are
+    by canonical name:
+
+    digests: the sources' canonical digests (empty without verification).
+    rounded: how many values the target's encoding could not hold; rounded_digests: of those tensors as written.
+    quantized: what turning floats into MXFP4 did; packed_digests: of the MXFP4 they became.
+    differs: whether a tensor is other than the base's (empty without a base).
     """
 
     plan: Plan
     files: tuple[Path, ...]
+    texts: tuple[tuple[Path, bytes], ...] = ()
     digests: dict[str, str] = field(default_factory=dict)
     rounded: dict[str, int] = field(default_factory=dict)
     rounded_digests: dict[str, str] = field(default_factory=dict)
+    quantized: dict[str, EncodeStats] = field(default_factory=dict)
+    packed_digests: dict[str, str] = field(default_factory=dict)
+    differs: dict[str, bool] = field(default_factory=dict)
     verdict: Verdict | None = None

@@ -9,15 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..formats.codecs.slab import Scratch, Slab, unpack
+from ..formats.errors import CodecError
 from ..formats.files import DataFile, open_data_file
 from .stored import StoredTensor
-
-# (file, array) -> file offset and bytes of what was read of it
-Buffers = dict[tuple[Path, str], tuple[int, NDArray[np.uint8]]]
+from .window import Window
 
 
 class SlabReader(Protocol):
@@ -33,38 +29,23 @@ class SlabReader(Protocol):
     ) -> None: ...
 
 
-def intervals(tensors: Sequence[StoredTensor], begin: int, end: int) -> dict[tuple[Path, str], tuple[int, int]]:
-    """File offsets (first, past the last) of what rows `begin … end - 1` occupy, for each array they lie in.
-
-    Tensors that share an array (gate and up) share its interval.
-    """
-    found: dict[tuple[Path, str], tuple[int, int]] = {}
-    for stored in tensors:
-        for span in stored.spans:
-            key = (span.array.file, span.array.name)
-            first, last = span.interval(begin, end)
-            known = found.get(key, (first, last))
-            found[key] = (min(first, known[0]), max(last, known[1]))
+def slabs(tensors: Sequence[StoredTensor], window: Window, scratch: Scratch) -> list[Slab]:
+    """The canonical form of rows that lie in `window`. Raises CodecError naming file and tensor."""
+    found = []
+    for number, stored in enumerate(tensors):
+        try:
+            found.append(unpack(stored.encoding, window.rows(stored), scratch, f"unpack{number}"))
+        except CodecError as error:
+            array = stored.spans[0].interval(window.begin, window.end)[0]
+            raise CodecError(
+                f"the tensor cannot be decoded (rows from {window.begin} on): {error.problem}",
+                file=array.file,
+                tensor=array.name,
+                expected=error.expected,
+                found=error.found,
+                remedy=error.remedy,
+            ) from None
     return found
-
-
-def slabs(tensors: Sequence[StoredTensor], begin: int, end: int, buffers: Buffers, scratch: Scratch) -> list[Slab]:
-    """The canonical form of rows that lie in `buffers`."""
-    return [
-        unpack(stored.encoding, views(stored, begin, end, buffers), scratch, f"unpack{number}")
-        for number, stored in enumerate(tensors)
-    ]
-
-
-def views(stored: StoredTensor, begin: int, end: int, buffers: Buffers) -> list[NDArray[np.uint8]]:
-    """Each part's rows `begin … end - 1` as uint8 [N, row bytes] inside the buffers of their intervals."""
-    parts = []
-    for span in stored.spans:
-        start, buffer = buffers[span.array.file, span.array.name]
-        offset = span.interval(begin, end)[0] - start
-        shape, strides = (end - begin, span.row_bytes), (span.row_bytes * span.step, 1)
-        parts.append(np.ndarray(shape, np.uint8, buffer=buffer.data, offset=offset, strides=strides))
-    return parts
 
 
 class FileReader:
@@ -76,16 +57,15 @@ class FileReader:
         self._lock = threading.Lock()
 
     def load(self, tensors: Sequence[StoredTensor], begin: int, end: int, scratch: Scratch) -> list[Slab]:
-        return slabs(tensors, begin, end, self.read(tensors, begin, end, scratch), scratch)
+        return slabs(tensors, self.read(tensors, begin, end, scratch), scratch)
 
-    def read(self, tensors: Sequence[StoredTensor], begin: int, end: int, scratch: Scratch) -> Buffers:
+    def read(self, tensors: Sequence[StoredTensor], begin: int, end: int, scratch: Scratch) -> Window:
         """The bytes of rows `begin … end - 1` of `tensors` as they are stored."""
-        buffers: Buffers = {}
-        for number, (key, (first, last)) in enumerate(intervals(tensors, begin, end).items()):
-            buffer = scratch.take(f"read{number}", last - first)
-            self.file(key[0]).read_into(buffer.data, first)
-            buffers[key] = (first, buffer)
-        return buffers
+        window = Window(tensors, begin, end, scratch, "read")
+        for piece in window.pieces:
+            self.file(piece.array.file).read_into(piece.buffer.data, piece.first)
+        window.turn_in()
+        return window
 
     def file(self, path: Path) -> DataFile:
         """The open file at `path`. Raises OSError."""

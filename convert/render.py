@@ -31,8 +31,8 @@ def checkpoint_lines(report: dict[str, Any]) -> list[str]:
     config, yarn = report["config"], report["config"]["yarn"]
     heads = f"{config['num_attention_heads']} heads, {config['num_key_value_heads']} for keys and values"
     truncate = f"truncate {str(yarn['truncate']).lower()}"
-    if report["layout"] == "gguf":
-        truncate = "truncate is not stored; llama.cpp computes with true"
+    if report["layout"] in ("gguf", "ollama-legacy"):
+        truncate += "; llama.cpp computes as if it were true"
     return [
         f"{report['path']}: gpt-oss, {report['layout']} layout",
         f"  parameters   {report['parameters']:,} ({count(report['active_parameters'])} active for each token)",
@@ -134,8 +134,8 @@ def done_line(manifest: Manifest, seconds: float) -> str:
     plan = manifest.plan
     place = plan.layout.atomic_directory or plan.paths[0]
     files = f" and {len(plan.paths) - 1} more" if len(plan.paths) > 1 and plan.layout.atomic_directory is None else ""
-    rate = size(plan.n_bytes / seconds) if seconds else "?"
-    return f"wrote {place}{files}: {plan.n_bytes:,} bytes in {seconds:.1f} s ({rate}/s)"
+    rate = f" ({size(plan.n_bytes / seconds)}/s)" if seconds > 0.1 else ""
+    return f"wrote {place}{files}: {plan.n_bytes:,} bytes in {seconds:.1f} s{rate}"
 
 
 def verdict_line(manifest: Manifest) -> str:

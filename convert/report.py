@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from ..model.gguf_tokenizer import kv_to_facts
+from ..formats.codecs.encoding import is_lossy
+from ..formats.containers.safetensors_index import INDEX_SUFFIX
 from ..model.inventory import CanonicalTensor
-from ..model.tokenizer_files import TokenizerFacts, read_special_token_facts
+from .changes import describe_changes
 from .checkpoint import Checkpoint
 from .manifest import Manifest
 from .plan import Plan
@@ -36,7 +39,7 @@ _CONFIG_KEYS = (
 def describe(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, Any]:
     """Everything `inspect` shows, as JSON data. `tensors` adds one entry per stored array."""
     config = checkpoint.config
-    facts = tokenizer_facts(checkpoint)
+    facts = None if checkpoint.tokenizer is None else checkpoint.tokenizer.facts()
     report: dict[str, Any] = {
         "path": str(checkpoint.path),
         "layout": checkpoint.layout,
@@ -63,13 +66,6 @@ def describe(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, Any]
             for array in checkpoint.arrays
         ]
     return report
-
-
-def tokenizer_facts(checkpoint: Checkpoint) -> TokenizerFacts | None:
-    """Special tokens and the chat template, from a GGUF's keys or the directory's small files."""
-    if checkpoint.gguf is not None:
-        return kv_to_facts(checkpoint.gguf.kv)
-    return None if checkpoint.directory is None else read_special_token_facts(checkpoint.directory)
 
 
 def active_parameters(checkpoint: Checkpoint) -> int:
@@ -108,13 +104,36 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "layout": plan.layout.name,
         "bytes": plan.n_bytes,
         "tensor_bytes": data_bytes,
-        "parameters": plan.source.n_parameters,
-        "bits_per_weight": 8 * data_bytes / plan.source.n_parameters,
-        "files": [{"path": str(file.path), "bytes": file.n_bytes} for file in plan.layout.files]
-        + [{"path": str(path), "bytes": len(text)} for path, text in plan.layout.texts],
+        "parameters": plan.n_parameters,
+        "bits_per_weight": 8 * data_bytes / plan.n_parameters,
+        "files": _files(plan),
+        "index": _index(plan),
         "roles": role_table(plan.layout.tensors.values()),
-        "notes": list(plan.layout.notes),
+        "notes": [*plan.source.notes, *_lossy_notes(plan), *plan.layout.notes],
     }
+
+
+def _files(plan: Plan) -> list[dict[str, Any]]:
+    """Every file with its size, and with its digest where the content is known already."""
+    known = {path: hashlib.sha256(text).hexdigest() for path, text in plan.layout.texts}
+    return [
+        {"path": str(path), "bytes": n_bytes} | ({"sha256": known[path]} if path in known else {})
+        for path, n_bytes in plan.sizes
+    ]
+
+
+def _index(plan: Plan) -> dict[str, Any] | None:
+    """The index that says which tensor goes to which shard, if there is one."""
+    found = (text for path, text in plan.layout.texts if path.name.endswith(INDEX_SUFFIX))
+    return next((json.loads(text) for text in found), None)
+
+
+def _lossy_notes(plan: Plan) -> list[str]:
+    """A line that says what was lost before: block-quantized tensors are decoded, their loss stays."""
+    names = sorted({stored.encoding.name for stored in plan.source.tensors.values() if is_lossy(stored.encoding)})
+    if not names:
+        return []
+    return [f"The source holds {', '.join(names)} tensors: they are decoded, and what quantizing them lost stays lost."]
 
 
 def describe_run(manifest: Manifest, seconds: float) -> dict[str, Any]:
@@ -126,4 +145,5 @@ def describe_run(manifest: Manifest, seconds: float) -> dict[str, Any]:
         "checks": [] if verdict is None else [asdict(check) for check in verdict.checks],
         "rounded": manifest.rounded,
         "digests": manifest.digests,
+        **describe_changes(manifest),
     }

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from ..formats.codecs.accelerate import prepare
 from ..formats.errors import GptOssConvertError, OutputError
-from ..formats.files import DataFile, open_data_file, sync_directory
+from ..formats.files import DataFile, holds_holes, open_data_file, sync_directory
 from .manifest import Manifest
 from .plan import Plan
 from .progress import Progress
+from .quantize import Quantizer
 from .staging import Staging, refuse_existing
 from .transfer import SlabMover
 from .verify import refuse_unproven, verify
@@ -60,31 +61,52 @@ def run(plan: Plan, progress: Progress | None = None, *, prove: bool = True, for
 
 def _write(plan: Plan, staging: Staging, progress: Progress, *, digest: bool) -> Manifest:
     """Writes everything under temporary names and syncs it to the disk."""
+    layout, like = plan.layout, plan.quantizing.like
     with ExitStack() as stack:
         stack.enter_context(progress.during("writing", sum(move.source.n_bytes for move in plan.moves)))
-        outputs: dict[Path, DataFile] = {}
-        for file in plan.layout.files:
-            outputs[file.path] = output = stack.enter_context(open_data_file(staging.path(file.path), create=True))
-            output.resize(file.n_bytes)
-            output.write_at(memoryview(file.header), 0)
+        outputs = {file.path: _create(stack, staging.path(file.path), file.header) for file in layout.files}
+        is_sparse = plan.source.is_blank or (bool(plan.source.files) and all(map(holds_holes, plan.source.files)))
+        for file in layout.files:
+            outputs[file.path].resize(file.n_bytes, sparse=is_sparse)
         reader = stack.enter_context(plan.source.make_reader())
         threading.Thread(target=prepare, daemon=True).start()
-        mover = SlabMover(plan, reader, outputs, progress, digest=digest)
-        run_slabs(((group, *rows) for group in plan.groups for rows in group.slabs()), mover.move)
-        for path, text in plan.layout.texts:
-            output = stack.enter_context(open_data_file(staging.path(path), create=True))
-            output.write_at(memoryview(text), 0)
-            outputs[path] = output
+        quantizer = Quantizer(plan, reader, stack.enter_context(like.make_reader()) if like else None)
+        mover = SlabMover(plan, reader, quantizer, outputs, progress, digest=digest)
+        if not plan.source.is_blank:
+            run_slabs(((group, *rows) for group in plan.groups for rows in group.slabs()), mover.move)
+        manifest = _manifest(plan, staging, mover, quantizer)
+        for path, text in manifest.texts:
+            outputs[path] = _create(stack, staging.path(path), text)
         for output in outputs.values():
             output.sync()
-    if plan.layout.atomic_directory is not None:
+    if layout.atomic_directory is not None:
         sync_directory(staging.path(plan.paths[0]).parent)
+    return manifest
+
+
+def _create(stack: ExitStack, path: Path, text: bytes) -> DataFile:
+    output = stack.enter_context(open_data_file(path, create=True))
+    output.write_at(memoryview(text), 0)
+    return output
+
+
+def _manifest(plan: Plan, staging: Staging, mover: SlabMover, quantizer: Quantizer) -> Manifest:
+    digests = {name: digest.hexdigest() for name, digest in mover.digests.items()}
+    texts, closing = plan.layout.texts, plan.layout.closing
+    if closing is not None:
+        text = closing.text(digests)
+        assert len(text) == closing.n_bytes
+        texts += ((closing.path, text),)
     return Manifest(
         plan,
         files=tuple(staging.path(path) for path in plan.paths),
-        digests={name: digest.hexdigest() for name, digest in mover.digests.items()},
+        texts=texts,
+        digests=digests,
         rounded=mover.rounded,
         rounded_digests={name: mover.written[name].hexdigest() for name in mover.rounded if name in mover.written},
+        quantized=quantizer.stats,
+        packed_digests={name: digest.hexdigest() for name, digest in mover.packed.items()},
+        differs=mover.differs,
     )
 
 

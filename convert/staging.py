@@ -43,7 +43,7 @@ def _belongs_to(path: Path, plan: Plan) -> bool:
         return False
     if any(path.samefile(source) for source in plan.source.files):
         return True
-    directory = plan.source.directory
+    directory = plan.source.tokenizer_directory
     beside = directory is not None and path.resolve().parent == directory.resolve()
     return beside and path.suffix not in (".gguf", SUFFIX)
 
@@ -146,7 +146,7 @@ class Staging:
             )
 
     def _check_space(self) -> None:
-        free, needed = free_bytes(self._root.parent), self._plan.n_bytes
+        free, needed = free_bytes(self._root.parent), 0 if self._plan.source.is_blank else self._plan.n_bytes
         if needed > free:
             raise OutputError(
                 "the disk has too little free space",

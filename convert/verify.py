@@ -7,23 +7,25 @@ The way back shares nothing with the way there but the table of the layout: the 
 2. every byte of tensor data belongs to exactly one tensor, in the source and in the files written;
 3. the canonical digest of every tensor equals the one taken of the source while it was read.
 
-A tensor whose values had to be rounded (F16 only) cannot return; then what was written must read back as it was
-written, and how many values changed is said.
+Floats that became MXFP4 without rounding are decoded again and must be the very floats they were. A tensor whose values
+had to be rounded (to F16, BF16 or MXFP4) cannot return; then what was written must read back as it was written, and how
+much changed is said.
 """
 
 from __future__ import annotations
 
-from ..formats.codecs.encoding import MXFP4
+from ..formats.codecs.encoding import MXFP4, canonical
 from ..formats.codecs.mxfp4 import Mxfp4
 from ..formats.codecs.slab import Scratch, Slab, restore
+from ..formats.digest import TensorDigest
 from ..formats.errors import GptOssConvertError, VerificationError
 from .checkpoint import Checkpoint
 from .manifest import Check, Manifest, Verdict
-from .plan import Group, Move, Plan, canonical
+from .plan import Group, Move, Plan
 from .progress import Progress
 from .reading import SlabReader
 from .stored import StoredTensor
-from .transfer import contiguous_planes, source_digest, written_digest
+from .transfer import contiguous_planes, packed_digest, source_digest, written_digest
 from .workers import run_slabs
 
 
@@ -66,7 +68,8 @@ def _check_header(plan: Plan, written: Checkpoint) -> Check:
 
 
 def _where(stored: StoredTensor) -> list[tuple[str, str, tuple[int, ...], int, int]]:
-    return [(s.array.name, s.array.dtype, s.array.shape, s.array.offset, s.array.n_bytes) for s in stored.spans]
+    arrays = (array for span in stored.spans for array in span.arrays)
+    return [(array.name, array.dtype, array.shape, array.offset, array.n_bytes) for array in arrays]
 
 
 def _check_accounts(plan: Plan, written: Checkpoint) -> Check:
@@ -75,7 +78,7 @@ def _check_accounts(plan: Plan, written: Checkpoint) -> Check:
         written_bytes = written.account()
     except VerificationError as error:
         return Check(claim, False, str(error))
-    parameters = (plan.source.n_parameters, written.n_parameters)
+    parameters = (plan.n_parameters, written.n_parameters)
     if parameters[0] != parameters[1]:
         return Check(claim, False, f"{parameters[0]:,} parameters became {parameters[1]:,}")
     detail = f"each of {plan.source_bytes:,} source bytes used once, {written_bytes:,} written"
@@ -85,7 +88,7 @@ def _check_accounts(plan: Plan, written: Checkpoint) -> Check:
 def _check_texts(manifest: Manifest) -> Check:
     claim = "headers and small files read back as they were planned"
     layout = manifest.plan.layout
-    expected = [file.header for file in layout.files] + [text for _, text in layout.texts]
+    expected = [file.header for file in layout.files] + [text for _, text in manifest.texts]
     for path, content in zip(manifest.files, expected, strict=True):
         with path.open("rb") as file:
             if file.read(len(content)) != content:
@@ -105,11 +108,15 @@ def _check_digests(manifest: Manifest, written: Checkpoint, progress: Progress) 
     if wrong:
         others = f", and {len(wrong) - 1} more" if wrong[1:] else ""
         return Check(claim, False, f"{wrong[0]} differs{others}")
-    exact = len(manifest.digests) - len(manifest.rounded)
-    if not manifest.rounded:
+    requantized = [name for name, stats in manifest.quantized.items() if stats.blocks_requantized]
+    exact = len(manifest.digests) - len(manifest.rounded) - len(requantized)
+    if not manifest.rounded and not requantized:
         return Check(claim, True, f"{exact} of {exact} tensors identical")
-    n_values = sum(manifest.rounded.values())
-    detail = f"{exact} tensors identical, {len(manifest.rounded)} rounded in {n_values:,} values"
+    detail = f"{exact} tensors identical"
+    if manifest.rounded:
+        detail += f", {len(manifest.rounded)} rounded in {sum(manifest.rounded.values()):,} values"
+    if requantized:
+        detail += f", {len(requantized)} quantized and as they were written"
     return Check("every tensor's digest equals the source's, or what its rounding gave", True, detail)
 
 
@@ -124,12 +131,12 @@ class _ReadBack:
         self._reader = reader
         self._source = source
         self._progress = progress
-        self._digests = {
-            move.source.tensor.name: (
-                written_digest(move) if move.source.tensor.name in manifest.rounded else source_digest(move)
-            )
-            for move in manifest.plan.moves
-        }
+        self._digests: dict[str, TensorDigest] = {}
+        self._packed: dict[str, TensorDigest] = {}
+        for move in manifest.plan.moves:
+            self._digests[move.name] = written_digest(move) if move.name in manifest.rounded else source_digest(move)
+            if move.quantizes:
+                self._packed[move.name] = packed_digest(move)
         self._inexact: set[str] = set()
 
     def slab(self, group: Group, begin: int, end: int, scratch: Scratch) -> None:
@@ -137,12 +144,18 @@ class _ReadBack:
         stored = [self._written.tensors[move.target.tensor.name] for move in group.moves]
         slabs = self._reader.load(stored, begin, end, scratch)
         for number, (move, slab) in enumerate(zip(group.moves, slabs, strict=True)):
-            name = move.source.tensor.name
-            if name not in self._manifest.rounded:
-                slab = self._restored(move, slab, begin, end, scratch, f"back{number}")
-            self._digests[name].update(begin, contiguous_planes(slab, scratch))
+            if move.name in self._packed:
+                self._packed[move.name].update(begin, contiguous_planes(slab, scratch))
+            if self._returns(move):
+                if move.name not in self._manifest.rounded:
+                    slab = self._restored(move, slab, begin, end, scratch, f"back{number}")
+                self._digests[move.name].update(begin, contiguous_planes(slab, scratch))
         n_bytes = sum(tensor.n_bytes // group.rows for tensor in stored) * (end - begin)
         self._progress.advance(n_bytes, stored[-1].spans[0].array.name)
+
+    def _returns(self, move: Move) -> bool:
+        """False for a tensor that was requantized: its floats are gone."""
+        return not move.quantizes or not self._manifest.quantized[move.name].blocks_requantized
 
     def _restored(self, move: Move, slab: Slab, begin: int, end: int, scratch: Scratch, name: str) -> Slab:
         """The slab as its source encodes it; the scales of decoded experts are read again from the source."""
@@ -159,9 +172,10 @@ class _ReadBack:
 
     def wrong(self) -> list[str]:
         """Canonical names of the tensors whose digests differ."""
-        expected = self._manifest.digests | self._manifest.rounded_digests
-        return [
-            name
-            for name, digest in self._digests.items()
-            if name in self._inexact or digest.hexdigest() != expected[name]
-        ]
+        manifest = self._manifest
+        expected = manifest.digests | manifest.rounded_digests
+        found = {move.name: self._digests[move.name] for move in manifest.plan.moves if self._returns(move)}
+        wrong = {name for name, digest in found.items() if digest.hexdigest() != expected[name]}
+        packed = self._packed.items()
+        wrong |= {name for name, digest in packed if digest.hexdigest() != manifest.packed_digests[name]}
+        return [move.name for move in manifest.plan.moves if move.name in wrong | self._inexact]

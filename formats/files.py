@@ -15,8 +15,11 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+
 from .errors import CheckpointError
 from .linux import allocate, begin_writeback
+from .zeros import is_zero
 
 PORTABLE_VARIABLE = "GPTOSS_CONVERT_PORTABLE_FILES"
 
@@ -37,6 +40,7 @@ class DataFile(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._sparse = False
 
     @abstractmethod
     def _read(self, buffer: memoryview, offset: int) -> int: ...
@@ -70,6 +74,8 @@ class DataFile(ABC):
 
     def write_at(self, data: memoryview, offset: int) -> None:
         """Writes all of `data` (bytes) at `offset`. Raises OSError naming the file."""
+        if self._sparse and is_zero(np.frombuffer(data, np.uint8)):
+            return
         done = 0
         while done < len(data):
             try:
@@ -86,9 +92,13 @@ class DataFile(ABC):
             self.write_at(part, offset + done)
             done += len(part)
 
-    def resize(self, n_bytes: int) -> None:
-        """Makes the file `n_bytes` long; bytes never written read as zero. Raises OSError, also for a full disk."""
+    def resize(self, n_bytes: int, *, sparse: bool = False) -> None:
+        """Makes the file `n_bytes` long; bytes never written read as zero. Raises OSError, also for a full disk.
+
+        With `sparse`, no space is set aside, and `write_at` leaves zeros as holes where the file system has such.
+        """
         os.truncate(self.fileno(), n_bytes)
+        self._sparse = sparse
 
     def sync(self) -> None:
         """Returns once every byte is on the disk."""
@@ -108,6 +118,7 @@ class PosixFile(DataFile):
 
     def __init__(self, path: Path, flags: int) -> None:
         super().__init__(path)
+        self._writing = threading.Lock()
         self._fd = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
 
     def _read(self, buffer: memoryview, offset: int) -> int:
@@ -117,16 +128,20 @@ class PosixFile(DataFile):
         return os.pwrite(self._fd, data, offset)
 
     def write_at(self, data: memoryview, offset: int) -> None:
-        super().write_at(data, offset)
+        # File systems let one writer at a time into a file; a thread that waits in the kernel for its turn spins.
+        with self._writing:
+            super().write_at(data, offset)
         begin_writeback(self._fd, offset, len(data))
 
-    def resize(self, n_bytes: int) -> None:
-        super().resize(n_bytes)
-        allocate(self._fd, n_bytes)
+    def resize(self, n_bytes: int, *, sparse: bool = False) -> None:
+        super().resize(n_bytes, sparse=sparse)
+        if not sparse:
+            allocate(self._fd, n_bytes)
 
     def copy_from(self, source: DataFile, source_offset: int, offset: int, n_bytes: int, buffer: memoryview) -> None:
         done = 0
-        while done < n_bytes and hasattr(os, "copy_file_range"):
+        # The kernel would write out the zeros of holes.
+        while done < n_bytes and hasattr(os, "copy_file_range") and not self._sparse:
             want = min(COPY_BYTES, n_bytes - done)
             try:
                 moved = os.copy_file_range(source.fileno(), self._fd, want, source_offset + done, offset + done)
@@ -167,9 +182,10 @@ class PortableFile(DataFile):
             self._file.seek(offset)
             return self._file.write(data) or 0
 
-    def resize(self, n_bytes: int) -> None:
+    def resize(self, n_bytes: int, *, sparse: bool = False) -> None:
         with self._lock:
             self._file.truncate(n_bytes)
+        self._sparse = sparse
 
     def fileno(self) -> int:
         return self._file.fileno()
@@ -206,6 +222,12 @@ def sync_directory(directory: Path) -> None:
             os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def holds_holes(path: Path) -> bool:
+    """True if the file takes less space on the disk than it has bytes. False where that cannot be told (Windows)."""
+    status = path.stat()
+    return getattr(status, "st_blocks", status.st_size) * 512 < status.st_size
 
 
 def free_bytes(directory: Path) -> int:

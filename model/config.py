@@ -15,7 +15,8 @@ from typing import Any
 
 from ..formats.errors import ConfigError
 from ..formats.json_text import read_json_file
-from .config_checks import check_consistency, check_quantization
+from .config_checks import check_consistency
+from .foreign import refuse_foreign
 
 CONFIG_FILE = "config.json"
 MAX_CONFIG_BYTES = 1 << 20
@@ -68,7 +69,7 @@ def read_config(path: Path) -> GptOssConfig:
 def parse_config(raw: Mapping[str, Any], file: Path | None = None) -> GptOssConfig:
     """The config in the decoded JSON object `raw`; `file` is named in errors. Raises ConfigError."""
     _check_model(raw, file)
-    check_quantization(raw, file)
+    refuse_foreign(raw, {}, file)
     values = _Values(raw, file)
     config = GptOssConfig(
         num_hidden_layers=values.count("num_hidden_layers"),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..formats.errors import ConfigError
 
@@ -21,29 +20,10 @@ _FIXED: dict[str, object] = {
     "tie_word_embeddings": False,
 }
 
-_NOT_PLAIN = "These are not plain weights. Convert from the checkpoint they were quantized from."
-
 
 def layer_types(n_layers: int) -> list[str]:
     """What each layer attends to: a sliding window on even layers, everything on odd ones."""
     return ["full_attention" if layer % 2 else "sliding_attention" for layer in range(n_layers)]
-
-
-def check_quantization(raw: Mapping[str, Any], file: Path | None) -> None:
-    """Raises ConfigError unless the experts are stored as MXFP4 or as plain floats."""
-    quantization = raw.get("quantization_config")
-    if quantization is None:
-        return
-    method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-    if method != "mxfp4":
-        raise ConfigError(
-            "the weights are quantized by a method that cannot be converted",
-            file=file,
-            key="quantization_config.quant_method",
-            expected="'mxfp4', or no quantization_config",
-            found=repr(method),
-            remedy=_NOT_PLAIN,
-        )
 
 
 def check_consistency(config: GptOssConfig, file: Path | None) -> None:

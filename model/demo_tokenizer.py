@@ -12,8 +12,9 @@ from itertools import pairwise
 
 from ..formats.errors import UsageError
 from .harmony import CHAT_TEMPLATE, N_SPECIAL_TOKENS, special_tokens
-from .hf_files import generation_config, special_tokens_map, tokenizer_config, tokenizer_json
+from .tokenizer import harmony_tokenizer
 from .tokenizer_json import byte_alphabet
+from .tokenizer_writer import tokenizer_files
 
 # No combining marks: llama.cpp's gpt-4o split ends a word before one, the o200k pattern does not.
 _TRAINING_TEXT = """\
@@ -60,13 +61,13 @@ def demo_tokenizer_files(n_text: int, vocab_size: int) -> dict[str, bytes]:
             found=f"{n_text} text tokens, vocabulary {vocab_size}",
         )
     tokens, merges = byte_level_vocabulary(n_text)
-    return {
-        "chat_template.jinja": CHAT_TEMPLATE.encode(),
-        "generation_config.json": generation_config(n_text),
-        "special_tokens_map.json": special_tokens_map(),
-        "tokenizer.json": tokenizer_json(tokens, merges, special_tokens(n_text)),
-        "tokenizer_config.json": tokenizer_config(n_text),
-    }
+    tokenizer = harmony_tokenizer(
+        dict(enumerate(tokens)),
+        [" ".join(pair) for pair in merges],
+        special_tokens(n_text),
+        chat_template=CHAT_TEMPLATE,
+    )
+    return tokenizer_files(tokenizer)
 
 
 def byte_level_vocabulary(n_tokens: int) -> tuple[list[str], list[tuple[str, str]]]:

@@ -19,8 +19,9 @@ from uuid import UUID
 from ..formats.containers.metal_types import MetalTokenizer
 from ..formats.errors import TokenizerError
 from ..formats.json_text import excerpt
-from .harmony import O200K_PATTERN, special_tokens
-from .tokenizer import Tokenizer
+from .harmony import BOS_TOKEN, CALL_TOKEN, EOS_TOKEN, O200K_PATTERN, PAD_TOKEN, special_tokens
+from .tokenizer import Tokenizer, harmony_tokenizer
+from .tokenizer_files import SpecialToken, TokenizerFacts
 from .tokenizer_json import byte_alphabet, normalized_pattern
 
 N_SPECIAL = 16
@@ -130,6 +131,51 @@ def from_metal_tokenizer(metal: MetalTokenizer, file: Path) -> MetalVocabulary:
     texts = [token.decode("latin-1").translate(character_of) for token in metal.tokens]
     merges = [(texts[left], texts[right]) for left, right in _merges(ids)]
     return MetalVocabulary(texts, merges, names, metal.regex)
+
+
+def metal_to_tokenizer(metal: MetalTokenizer, vocab_size: int, file: Path) -> Tokenizer:
+    """The tokenizer of the file, with the roles that Harmony's special tokens have; the file has no chat template.
+
+    Args:
+        metal: as read from `file`.
+        vocab_size: rows of the model's embeddings; special tokens from there on are left out.
+        file: named in errors.
+
+    Raises:
+        TokenizerError: as `from_metal_tokenizer`, or <|return|>, which ends a text, has no row in the embeddings.
+    """
+    specials = _specials_below(metal, vocab_size)
+    if EOS_TOKEN not in specials.values():
+        found = f"vocab_size {vocab_size}, {len(metal.tokens)} of it text tokens"
+        raise _unusable(f"there is no row for {EOS_TOKEN}", file, "room for the special tokens", found)
+    vocabulary = from_metal_tokenizer(metal, file)
+    return harmony_tokenizer(
+        dict(enumerate(vocabulary.tokens)),
+        list(map(" ".join, vocabulary.merges)),
+        specials,
+        pattern=vocabulary.pattern,
+    )
+
+
+def metal_to_facts(metal: MetalTokenizer) -> TokenizerFacts:
+    """What `inspect` shows of the file's tokenizer. Merges are not counted: finding them again takes a second."""
+    specials = _specials_below(metal, metal.n_tokens)
+    ids = {text: token_id for token_id, text in specials.items()}
+    return TokenizerFacts(
+        bos=SpecialToken(ids.get(BOS_TOKEN), BOS_TOKEN),
+        eos=SpecialToken(ids.get(EOS_TOKEN), EOS_TOKEN),
+        pad=SpecialToken(ids.get(PAD_TOKEN), PAD_TOKEN),
+        stop_ids=tuple(ids[text] for text in (EOS_TOKEN, PAD_TOKEN, CALL_TOKEN) if text in ids),
+        template=None,
+        warnings=(),
+        n_text_tokens=len(metal.tokens),
+        n_special_tokens=len(specials),
+    )
+
+
+def _specials_below(metal: MetalTokenizer, vocab_size: int) -> dict[int, str]:
+    """The Harmony tokens after the file's text tokens that have a row among `vocab_size`."""
+    return {token_id: text for token_id, text in special_tokens(len(metal.tokens)).items() if token_id < vocab_size}
 
 
 def _require_no_gap(tokenizer: Tokenizer, n_text: int, file: Path | str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..formats.errors import TokenizerError
 from ..formats.json_text import excerpt
+from .harmony import BOS_TOKEN, CALL_TOKEN, EOS_TOKEN, O200K_PATTERN, PAD_TOKEN
 from .tokenizer_files import ROLES, SmallFiles, SpecialToken, TokenizerFacts, read_small_files, template_facts
 from .tokenizer_json import COPY_AGAIN, AddedToken, read_tokenizer_json, steps
 
@@ -89,6 +90,41 @@ class Tokenizer:
                 found=f"id {largest}, {excerpt(self.text_of(largest))}",
                 remedy="Use the tokenizer that belongs to this model, or correct vocab_size in config.json.",
             )
+
+
+def harmony_tokenizer(
+    tokens: dict[int, str],
+    merges: list[str],
+    specials: Mapping[int, str],
+    *,
+    pattern: str = O200K_PATTERN,
+    chat_template: str | None = None,
+) -> Tokenizer:
+    """The tokenizer in which Harmony's special tokens have their roles, as in openai/gpt-oss-20b.
+
+    Args:
+        tokens: text tokens by id, in the byte-level alphabet.
+        merges: "left right", the first to apply first.
+        specials: special tokens by id; <|return|> must be one of them, any other may be missing.
+        pattern: the regular expression that splits text before merging.
+        chat_template: the Jinja text.
+    """
+    ids = {text: token_id for token_id, text in specials.items()}
+    return Tokenizer(
+        tokens=tokens,
+        specials={token_id: AddedToken(text, special=True) for token_id, text in specials.items()},
+        merges=merges,
+        pattern=pattern,
+        bos_id=ids.get(BOS_TOKEN),
+        eos_id=ids[EOS_TOKEN],
+        pad_id=ids.get(PAD_TOKEN),
+        stop_ids=tuple(ids[text] for text in (EOS_TOKEN, PAD_TOKEN, CALL_TOKEN) if text in ids),
+        add_bos=False,
+        add_eos=False,
+        chat_template=chat_template,
+        chat_template_source=None,
+        warnings=(),
+    )
 
 
 def read_tokenizer(directory: Path, *, vocab_size: int | None = None) -> Tokenizer:

@@ -21,11 +21,13 @@ MAY_IMPORT = {
 }
 HEAVY = {"torch", "triton", "transformers", "numba"}
 HEAVY_MODULES = {
+    "formats/codecs/numba_compile.py": {"numba"},
     "formats/codecs/numba_encode.py": {"numba"},
     "formats/codecs/numba_ggml.py": {"numba"},
     "formats/codecs/numba_kernels.py": {"numba"},
     "formats/codecs/numba_lanes.py": {"numba"},
     "formats/codecs/numba_mlx.py": {"numba"},
+    "formats/codecs/numba_transpose.py": {"numba"},
 }
 MAX_LINES, MAX_FUNCTION_LINES = 400, 60
 
@@ -97,10 +99,14 @@ def test_nothing_heavy_is_imported_with_a_module(path: Path) -> None:
     assert found <= allowed
 
 
-def test_the_command_line_imports_nothing_of_ours_but_errors_when_it_is_imported() -> None:
-    path = ROOT / "convert" / "cli.py"
-    ours = {name for name in imported(path, at_import(parse(path))) if name.startswith("gptoss_convert.")}
-    assert ours == {"gptoss_convert.__version__", "gptoss_convert.formats.errors"}
+def test_the_command_line_imports_nothing_of_ours_but_options_and_errors_when_it_is_imported() -> None:
+    def ours(name: str) -> set[str]:
+        path = ROOT / "convert" / name
+        return {name for name in imported(path, at_import(parse(path))) if name.startswith("gptoss_convert.")}
+
+    errors, options = "gptoss_convert.formats.errors", "gptoss_convert.convert.options"
+    assert ours("cli.py") == {"gptoss_convert.__version__", errors, options}
+    assert ours("options.py") == set()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=every_module)

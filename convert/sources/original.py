@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...formats.containers.safetensors_index import read_safetensors_directory
 from ...formats.errors import ConfigError
 from ...formats.json_text import read_json_file
 from ...model.config import CONFIG_FILE, MAX_CONFIG_BYTES
@@ -13,7 +12,8 @@ from ...model.layouts import original
 from ...model.tokenizer_files import read_special_token_facts
 from ..binding import bind
 from ..checkpoint import Checkpoint
-from .hf import arrays_of
+from ..tokenizers import DirectoryTokenizer
+from .arrays import read_arrays
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -35,16 +35,15 @@ def open_original(directory: Path, tokenizer: Path | None = None) -> Checkpoint:
     if tokenizer is None and (parent / TOKENIZER_FILE).is_file():
         tokenizer = parent
     config = original.parse_original_config(_read_config(path), path, _special_ids(tokenizer))
-    headers = read_safetensors_directory(directory)
-    arrays = arrays_of(headers)
+    found = read_arrays(directory)
     return Checkpoint(
         path=directory,
         layout=original.NAME,
         config=config,
-        tensors=bind(arrays, original.TABLE, config, directory),
-        arrays=tuple(arrays.values()),
-        files=tuple(header.path for header in headers),
-        directory=tokenizer,
+        tensors=bind(found.arrays, original.TABLE, config, directory),
+        arrays=tuple(found.arrays.values()),
+        files=found.files,
+        tokenizer=DirectoryTokenizer(tokenizer) if tokenizer else None,
     )
 
 

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
-from ...formats.codecs.encoding import MXFP4, Encoding
+from ...formats.codecs.encoding import Encoding
+from ...formats.containers.safetensors import DTYPE_BITS
 from ...formats.errors import UsageError
 from ...model.config import GptOssConfig
 from ...model.layouts.table import Table, places
 from ..checkpoint import Checkpoint
-from ..plan import canonical
-from ..stored import StoredTensor
 
 
 @dataclass(frozen=True)
 class PlannedArray:
-    """A stored array to be: one part of an encoding, of `shape` in numpy order."""
+    """A stored array to be: one part of an encoding, of `shape` in numpy order; `dtype` is safetensors' word."""
 
     name: str
     encoding: Encoding
     part: str
+    dtype: str
     shape: tuple[int, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the array in a safetensors file."""
+        return prod(self.shape) * DTYPE_BITS[self.dtype] // 8
 
 
 def planned_arrays(table: Table, config: GptOssConfig, encodings: Mapping[str, Encoding]) -> dict[str, PlannedArray]:
@@ -30,31 +36,25 @@ def planned_arrays(table: Table, config: GptOssConfig, encodings: Mapping[str, E
     for place in places(table, config):
         encoding = encodings[place.tensor.name]
         for part, _ in encoding.parts:
-            name = place.part_name(part)
-            arrays[name] = PlannedArray(name, encoding, part, place.part_shape(part))
+            for name in place.array_names(part):
+                shape = place.part_shape(encoding, part)
+                arrays[name] = PlannedArray(name, encoding, part, place.part_dtype(encoding, part), shape)
     return arrays
 
 
-def packed_encodings(checkpoint: Checkpoint, experts: Encoding, others: Encoding) -> dict[str, Encoding]:
-    """`experts` for the experts and `others` for everything else, by canonical name.
-
-    Raises:
-        UsageError: the experts are not stored as MXFP4, and encoding them is not supported.
-    """
-    for stored in checkpoint.tensors.values():
-        if stored.tensor.role == "experts":
-            require_packed(stored)
+def encodings_of(checkpoint: Checkpoint, experts: Encoding, others: Encoding) -> dict[str, Encoding]:
+    """`experts` for the experts and `others` for everything else, by canonical name."""
     return {name: experts if stored.tensor.role == "experts" else others for name, stored in checkpoint.tensors.items()}
 
 
-def require_packed(stored: StoredTensor) -> None:
-    """Raises UsageError unless the tensor is stored as MXFP4."""
-    encoding = canonical(stored.encoding)
-    if encoding is not MXFP4:
+def require_all_rows(checkpoint: Checkpoint) -> None:
+    """Raises UsageError if the embeddings end with the last token, as in a Metal file."""
+    if checkpoint.lost_rows:
+        rows = checkpoint.config.vocab_size
         raise UsageError(
-            "the experts are not stored as MXFP4, and encoding them is not supported",
-            file=stored.spans[0].array.file,
-            tensor=stored.spans[0].array.name,
-            found=encoding.name,
-            remedy=f"Use to-gguf with --experts {encoding.name.lower()}.",
+            "the file does not hold the rows of the embeddings that have no token of its own",
+            file=checkpoint.path,
+            expected=f"{rows + checkpoint.lost_rows:,} rows",
+            found=f"{rows:,} rows",
+            remedy="Use --pad-vocab to add rows of zeros, or convert from another layout to keep the true ones.",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +21,9 @@ from ...model.layouts.original import (
 from ..binding import bind
 from ..checkpoint import Checkpoint
 from ..plan import Layout
-from .arrays import packed_encodings, planned_arrays
-from .shards import bytes_of, lay_out_shards
+from .arrays import encodings_of, planned_arrays, require_all_rows
+from .directory import lay_out_directory
+from .shards import lay_out_shards
 
 _TOKENIZER_NOTE = "original/ has no tokenizer; its readers take that of the Hugging Face directory."
 
@@ -42,9 +42,10 @@ class OriginalTarget:
     def lay_out(self, checkpoint: Checkpoint) -> Layout:
         from ..sources.original import open_original
 
+        require_all_rows(checkpoint)
         config = checkpoint.config
-        planned = planned_arrays(TABLE, config, packed_encodings(checkpoint, experts=MXFP4, others=BF16))
-        n_bytes = {name: bytes_of(array) for name, array in planned.items()}
+        planned = planned_arrays(TABLE, config, encodings_of(checkpoint, experts=MXFP4, others=BF16))
+        n_bytes = {name: array.n_bytes for name, array in planned.items()}
         official = ONE_FILE_BYTES if sum(n_bytes.values()) <= ONE_FILE_BYTES else FILE_BYTES
         filled = official_shards.fill(sorted(planned), n_bytes, self.shard_bytes or official)
         names = [_file_name(number, len(filled)) for number in range(1, len(filled) + 1)]
@@ -54,21 +55,9 @@ class OriginalTarget:
             DTYPES_FILE: dtypes_json({name: array.part for name, array in planned.items()}),
         }
         if len(names) > 1:
-            weight_map = {name: file for file, members in zip(names, filled, strict=True) for name in members}
-            texts[INDEX_FILE] = official_shards.index_json(weight_map, shards.n_bytes)
-
-        def reopen(paths: Sequence[Path]) -> Checkpoint:
-            return open_original(paths[0].parent)
-
-        return Layout(
-            name=NAME,
-            files=shards.files,
-            tensors=bind(shards.arrays, TABLE, config, self.out),
-            reopen=reopen,
-            texts=tuple((self.out / name, text) for name, text in texts.items()),
-            notes=(_TOKENIZER_NOTE,),
-            atomic_directory=self.out,
-        )
+            texts[INDEX_FILE] = official_shards.index_json(shards.weight_map, shards.n_bytes)
+        tensors = bind(shards.arrays, TABLE, config, self.out)
+        return lay_out_directory(NAME, self.out, shards, texts, tensors, open_original, (_TOKENIZER_NOTE,))
 
 
 def _file_name(number: int, n_files: int) -> str:

@@ -1,13 +1,12 @@
-"""Lays arrays out in safetensors shards: headers, offsets, sizes."""
+"""Lays arrays out in a new directory of safetensors shards: headers, offsets, sizes, small files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
-from ...formats.containers.safetensors import DTYPE_BITS, build_safetensors_header
+from ...formats.containers.safetensors import build_safetensors_header
 from ...model.layouts.official_shards import header_order
 from ..plan import OutputFile
 from ..stored import StoredArray
@@ -26,32 +25,38 @@ class Shards:
         """Bytes of tensor data."""
         return sum(array.n_bytes for array in self.arrays.values())
 
-
-def dtype_of(array: PlannedArray) -> str:
-    """The safetensors dtype of a planned array: parts of MXFP4 are bytes."""
-    return array.encoding.name if array.part == "data" else "U8"
-
-
-def bytes_of(array: PlannedArray) -> int:
-    """Bytes of a planned array."""
-    return prod(array.shape) * DTYPE_BITS[dtype_of(array)] // 8
+    @property
+    def weight_map(self) -> dict[str, str]:
+        """The file's name for each array."""
+        return {name: array.file.name for name, array in self.arrays.items()}
 
 
 def lay_out_shards(
-    out: Path, planned: Mapping[str, PlannedArray], shards: Sequence[tuple[str, Sequence[str]]]
+    out: Path,
+    planned: Mapping[str, PlannedArray],
+    shards: Sequence[tuple[str, Sequence[str]]],
+    metadata: Mapping[str, str] | None = None,
 ) -> Shards:
-    """Files in the directory `out`. `shards` are (file name, stored names); a file has no `__metadata__`."""
+    """Files in the directory `out`.
+
+    Args:
+        out: where they lie.
+        planned: every array by stored name.
+        shards: file name and stored names of each file.
+        metadata: the files' `__metadata__`; none if None.
+    """
     files: list[OutputFile] = []
     arrays: dict[str, StoredArray] = {}
     for file_name, names in shards:
         path = out / file_name
-        dtypes = {name: dtype_of(planned[name]) for name in names}
+        dtypes = {name: planned[name].dtype for name in names}
         ordered = header_order(names, dtypes)
-        header, offsets = build_safetensors_header([(name, dtypes[name], planned[name].shape) for name in ordered])
+        header, offsets = build_safetensors_header(
+            [(name, dtypes[name], planned[name].shape) for name in ordered], metadata
+        )
         for name in ordered:
             array = planned[name]
-            arrays[name] = StoredArray(
-                path, name, dtypes[name], array.shape, len(header) + offsets[name], bytes_of(array)
-            )
-        files.append(OutputFile(path, header, len(header) + sum(bytes_of(planned[name]) for name in names)))
-    return Shards(tuple(files), arrays)
+            offset = len(header) + offsets[name]
+            arrays[name] = StoredArray(path, name, array.dtype, array.shape, offset, array.n_bytes)
+        files.append(OutputFile(path, header, len(header) + sum(planned[name].n_bytes for name in names)))
+    return Shards(tuple(files), {name: arrays[name] for _, names in shards for name in names})

@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from ..errors import CodecError
 from .accelerate import kernels
 
+SCALE_SHIFT = 14
+"""What stored scales are larger by: the kernels decode codes 2^14 too small."""
+
 MAX_SCALE = 254
 """Largest scale byte that stays a number when the kernels put it into a float32's exponent field."""
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import numba_lanes as lanes
 from .mxfp4_scales import ScaleTables, Scaling, Tally
-from .numba_kernels import _flat, _kernel, _rows
+from .numba_compile import flat, kernel, rows
 
 Array = NDArray[Any]
 
@@ -31,13 +31,13 @@ def keep(values: Array, tables: ScaleTables, like: tuple[Array, Array], blocks: 
     return int(_keep(values, *tables, like_words, like_scales, blocks.view(np.uint64), scales))
 
 
-@_kernel(
+@kernel(
     *(
         types.int64(
-            *(_rows(bits, 2), _flat(bits, 2), _flat(bits, 2)),
+            *(rows(bits, 2), flat(bits, 2), flat(bits, 2)),
             *(types.uint64, types.uint64, types.boolean, types.boolean),
-            *(_rows(types.uint64, 3, out=True), _rows(types.uint8, 2, out=True)),
-            *(_flat(types.int64, out=True), _flat(types.float64, out=True)),
+            *(rows(types.uint64, 3, out=True), rows(types.uint8, 2, out=True)),
+            *(flat(types.int64, out=True), flat(types.float64, out=True)),
         )
         for bits in (types.uint16, types.uint32)
     )
@@ -92,12 +92,12 @@ def _scale(exponent_field: Any) -> Any:
     return max(np.int64(exponent_field) - 2, 0)
 
 
-@_kernel(
+@kernel(
     *(
         types.int64(
-            *(_rows(bits, 2), _flat(bits, 2), _flat(bits, 2)),
-            *(_rows(types.uint64, 3), _rows(types.uint8, 2)),
-            *(_rows(types.uint64, 3, out=True), _rows(types.uint8, 2, out=True)),
+            *(rows(bits, 2), flat(bits, 2), flat(bits, 2)),
+            *(rows(types.uint64, 3), rows(types.uint8, 2)),
+            *(rows(types.uint64, 3, out=True), rows(types.uint8, 2, out=True)),
         )
         for bits in (types.uint16, types.uint32)
     )

@@ -14,7 +14,7 @@ from numba import njit, types
 from numpy.typing import NDArray
 
 from .ggml_blocks import IQ4_NL_LEVELS
-from .numba_kernels import _flat, _kernel
+from .numba_compile import flat, kernel
 
 Array = NDArray[Any]
 
@@ -23,7 +23,7 @@ _F4, _F8, _F16, _F32 = (np.float32(offset) for offset in (4, 8, 16, 32))
 _IQ4_NL = np.array(IQ4_NL_LEVELS, np.float32)
 
 # data uint8 [B, block bytes], halves float32 [65536], out float32 [B, block elements] -> the first bad block, or -1.
-_DECODE = types.int64(_flat(types.uint8, 2), _flat(types.float32), _flat(types.float32, 2, out=True))
+_DECODE = types.int64(flat(types.uint8, 2), flat(types.float32), flat(types.float32, 2, out=True))
 
 
 def decode(type_name: str, data: Array, out: Array) -> int:
@@ -46,7 +46,7 @@ def _half(data: Array, block: int, at: int, halves: Array) -> Any:
 # --- blocks of 32 ------------------------------------------------------------------------------------------------
 
 
-@_kernel(_DECODE)
+@kernel(_DECODE)
 def _decode_q8_0(data: Array, halves: Array, out: Array) -> int:
     n = out.shape[1]
     for block in range(len(data)):
@@ -58,7 +58,7 @@ def _decode_q8_0(data: Array, halves: Array, out: Array) -> int:
     return -1
 
 
-@_kernel(_DECODE)
+@kernel(_DECODE)
 def _decode_q4_0(data: Array, halves: Array, out: Array) -> int:
     n = out.shape[1] // 2
     for block in range(len(data)):
@@ -72,7 +72,7 @@ def _decode_q4_0(data: Array, halves: Array, out: Array) -> int:
     return -1
 
 
-@_kernel(_DECODE)
+@kernel(_DECODE)
 def _decode_q4_1(data: Array, halves: Array, out: Array) -> int:
     n = out.shape[1] // 2
     for block in range(len(data)):
@@ -99,7 +99,7 @@ def _fifth(word: Any, bit: int) -> Any:
     return np.uint8(np.uint32(word >> np.uint32(bit)) << np.uint32(4) & np.uint32(16))
 
 
-@_kernel(_DECODE)
+@kernel(_DECODE)
 def _decode_q5_0(data: Array, halves: Array, out: Array) -> int:
     n = out.shape[1] // 2
     for block in range(len(data)):
@@ -113,7 +113,7 @@ def _decode_q5_0(data: Array, halves: Array, out: Array) -> int:
     return -1
 
 
-@_kernel(_DECODE)
+@kernel(_DECODE)
 def _decode_q5_1(data: Array, halves: Array, out: Array) -> int:
     n = out.shape[1] // 2
     for block in range(len(data)):
@@ -127,7 +127,7 @@ def _decode_q5_1(data: Array, halves: Array, out: Array) -> int:
     return -1
 
 
-@_kernel(_DECODE)
+@kernel(_DECODE)
 def _decode_iq4_nl(data: Array, halves: Array, out: Array) -> int:
     n = out.shape[1] // 2
     for block in range(len(data)):
@@ -144,7 +144,7 @@ def _decode_iq4_nl(data: Array, halves: Array, out: Array) -> int:
 # --- blocks of 256 -----------------------------------------------------------------------------------------------
 
 
-@_kernel(_DECODE)
+@kernel(_DECODE)
 def _decode_q2_k(data: Array, halves: Array, out: Array) -> int:
     n = out.shape[1] // 16
     for block in range(len(data)):
@@ -169,7 +169,7 @@ def _q3_k_scale(data: Array, block: int, group: int) -> Any:
     return np.float32(np.uint8(low | high << 4)) - _F32
 
 
-@_kernel(_DECODE)
+@kernel(_DECODE)
 def _decode_q3_k(data: Array, halves: Array, out: Array) -> int:
     n = out.shape[1] // 16
     for block in range(len(data)):
@@ -199,7 +199,7 @@ def _scale_and_min(data: Array, block: int, at: int, group: int) -> Any:
     return np.float32(np.uint8(scale)), np.float32(np.uint8(low))
 
 
-@_kernel(_DECODE)
+@kernel(_DECODE)
 def _decode_q4_k(data: Array, halves: Array, out: Array) -> int:
     n = out.shape[1] // 8
     for block in range(len(data)):
@@ -216,7 +216,7 @@ def _decode_q4_k(data: Array, halves: Array, out: Array) -> int:
     return -1
 
 
-@_kernel(_DECODE)
+@kernel(_DECODE)
 def _decode_q5_k(data: Array, halves: Array, out: Array) -> int:
     n = out.shape[1] // 8
     for block in range(len(data)):
@@ -234,7 +234,7 @@ def _decode_q5_k(data: Array, halves: Array, out: Array) -> int:
     return -1
 
 
-@_kernel(_DECODE)
+@kernel(_DECODE)
 def _decode_q6_k(data: Array, halves: Array, out: Array) -> int:
     n = out.shape[1] // 16
     for block in range(len(data)):

@@ -6,14 +6,13 @@ contiguous buffers are kept apart from strided loads and stores, because LLVM ma
 
 from __future__ import annotations
 
-import functools
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
+
+from .numba_compile import flat, kernel, rows
 
 Array = NDArray[Any]
 
@@ -30,48 +29,6 @@ _4, _8, _16, _32 = (np.uint64(shift) for shift in (4, 8, 16, 32))
 _GGML_BLOCK = np.dtype([("scale", "u1"), ("words", "<u8", (2,))])
 
 
-_COMPILING = threading.Lock()
-
-
-def _rows(element: Any, ndim: int, *, out: bool = False) -> Any:
-    """The type of an array with any strides at any address."""
-    return types.Array(element, ndim, "A", readonly=not out, aligned=False)
-
-
-def _flat(element: Any, ndim: int = 1, *, out: bool = False) -> Any:
-    """The type of a C-contiguous array at any address."""
-    return types.Array(element, ndim, "C", readonly=not out, aligned=False)
-
-
-def _kernel(*signatures: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compiles a function for `signatures` alone, on its first call.
-
-    The machine code is kept on disk: beside this file, or else in the user's cache folder. Where numba can write
-    neither (it raises then), it is compiled again in each process.
-    """
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        kept: list[Any] = []
-
-        def compiled() -> Any:
-            # One thread compiles or loads; the others need the result too and wait.
-            with _COMPILING:
-                if not kept:
-                    try:
-                        kept.append(njit(list(signatures), nogil=True, cache=True)(function))
-                    except (RuntimeError, OSError):
-                        kept.append(njit(list(signatures), nogil=True)(function))
-                return kept[0]
-
-        @functools.wraps(function)
-        def call(*arguments: Any) -> Any:
-            return (kept[0] if kept else compiled())(*arguments)
-
-        return call
-
-    return decorate
-
-
 # --- repacks: interleaved <-> split_half -------------------------------------------------------------------------
 
 
@@ -86,11 +43,11 @@ def repack_from_ggml(data: Array, blocks: Array, scales: Array) -> None:
 
 
 _REPACK = types.void(
-    _rows(types.uint64, 3), _rows(types.uint8, 2), _rows(types.uint64, 3, out=True), _rows(types.uint8, 2, out=True)
+    rows(types.uint64, 3), rows(types.uint8, 2), rows(types.uint64, 3, out=True), rows(types.uint8, 2, out=True)
 )
 
 
-@_kernel(_REPACK)
+@kernel(_REPACK)
 def _split(words: Array, scales: Array, out_words: Array, out_scales: Array) -> None:
     buffer = np.empty(2 * _CHUNK_BLOCKS, np.uint64)
     for row in range(words.shape[0]):
@@ -102,7 +59,7 @@ def _split(words: Array, scales: Array, out_words: Array, out_scales: Array) -> 
         _copy(scales[row], out_scales[row])
 
 
-@_kernel(_REPACK)
+@kernel(_REPACK)
 def _interleave(words: Array, scales: Array, out_words: Array, out_scales: Array) -> None:
     buffer = np.empty(2 * _CHUNK_BLOCKS, np.uint64)
     for row in range(words.shape[0]):
@@ -172,9 +129,9 @@ def _gather(word: Any) -> Any:
 # --- MXFP4 <-> floats --------------------------------------------------------------------------------------------
 
 
-@_kernel(
+@kernel(
     *(
-        types.void(_rows(types.uint8, 3), _rows(types.uint8, 2), _flat(pair, 2), _rows(pair, 3, out=True))
+        types.void(rows(types.uint8, 3), rows(types.uint8, 2), flat(pair, 2), rows(pair, 3, out=True))
         for pair in (types.uint32, types.uint64)
     )
 )
@@ -192,11 +149,9 @@ def match(values: Array, scales: Array, magnitudes: Array, out: Array) -> int:
     return int(_match(words, scales, magnitudes, mask, out.view(np.uint64)))
 
 
-@_kernel(
+@kernel(
     *(
-        types.int64(
-            _rows(types.uint64, 3), _rows(types.uint8, 2), _flat(bits, 2), bits, _rows(types.uint64, 3, out=True)
-        )
+        types.int64(rows(types.uint64, 3), rows(types.uint8, 2), flat(bits, 2), bits, rows(types.uint64, 3, out=True))
         for bits in (types.uint16, types.uint32)
     )
 )
@@ -261,7 +216,7 @@ def first_nonfinite(values: Array, exponent: int) -> int:
     return int(_first_nonfinite(values, values.dtype.type(exponent)))
 
 
-@_kernel(*(types.int64(_flat(bits), bits) for bits in (types.uint16, types.uint32)))
+@kernel(*(types.int64(flat(bits), bits) for bits in (types.uint16, types.uint32)))
 def _first_nonfinite(values: Array, exponent: Any) -> int:
     for begin in range(0, len(values), _CHUNK_ELEMENTS):
         chunk = values[begin : begin + _CHUNK_ELEMENTS]
@@ -280,13 +235,13 @@ def _any_nonfinite(values: Array, exponent: Any) -> bool:
     return found
 
 
-@_kernel(types.void(_flat(types.uint16), _flat(types.uint32, out=True)))
+@kernel(types.void(flat(types.uint16), flat(types.uint32, out=True)))
 def widen(values: Array, out: Array) -> None:
     for i in range(len(values)):
         out[i] = np.uint32(values[i]) << np.uint32(16)
 
 
-@_kernel(types.int64(_flat(types.uint32), _flat(types.uint16, out=True)))
+@kernel(types.int64(flat(types.uint32), flat(types.uint16, out=True)))
 def narrow(values: Array, out: Array) -> int:
     rounded: Any = 0
     overflowed: Any = False
@@ -302,7 +257,7 @@ def narrow(values: Array, out: Array) -> int:
     return -1 if overflowed else rounded
 
 
-@_kernel(types.int64(_flat(types.uint16), _flat(types.uint32), _flat(types.uint16, out=True)))
+@kernel(types.int64(flat(types.uint16), flat(types.uint32), flat(types.uint16, out=True)))
 def translate(values: Array, table: Array, out: Array) -> int:
     rounded, flags = 0, np.uint32(0)
     for i in range(len(values)):

@@ -9,13 +9,14 @@ numba's disk cache looks at a kernel's own file alone: after a change here, touc
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numba
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import extending
 from numba.core import cgutils as _cgutils
+
+from .numba_compile import operation
 
 # numba annotates some of these, not all; half-typed calls are worse than none.
 types: Any = numba.types
@@ -40,15 +41,10 @@ class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, lanes, ir.VectorType(manager.lookup(lanes.element).get_value_type(), _LANES))
 
 
-def _operation(function: Callable[..., Any]) -> Any:
-    """What a kernel calls: without the first argument of `function`, numba's typing context."""
-    return extending.intrinsic(function)
-
-
 # --- bits --------------------------------------------------------------------------------------------------------
 
 
-@_operation
+@operation
 def load(_typing: Any, array: Any, _at: Any) -> Any:
     """Elements `at` to `at + 31` of a 1-D array whose elements lie one after another."""
 
@@ -62,7 +58,7 @@ def load(_typing: Any, array: Any, _at: Any) -> Any:
     return Lanes(array.dtype)(array, types.intp), generate
 
 
-@_operation
+@operation
 def magnitudes(_typing: Any, lanes: Any) -> Any:
     """The patterns without the highest bit."""
 
@@ -73,7 +69,7 @@ def magnitudes(_typing: Any, lanes: Any) -> Any:
     return lanes(lanes), generate
 
 
-@_operation
+@operation
 def largest(_typing: Any, lanes: Any) -> Any:
     """The largest element, as uint64."""
 
@@ -83,7 +79,7 @@ def largest(_typing: Any, lanes: Any) -> Any:
     return types.uint64(lanes), generate
 
 
-@_operation
+@operation
 def equal(_typing: Any, first: Any, _second: Any) -> Any:
     """Whether all elements are equal."""
 
@@ -97,7 +93,7 @@ def equal(_typing: Any, first: Any, _second: Any) -> Any:
 # --- codes -------------------------------------------------------------------------------------------------------
 
 
-@_operation
+@operation
 def nearest(_typing: Any, lanes: Any, thresholds: Any, values: Any, _row: Any) -> Any:
     """The code of each magnitude (uint8 lanes), and the magnitude of that code.
 
@@ -120,7 +116,7 @@ def nearest(_typing: Any, lanes: Any, thresholds: Any, values: Any, _row: Any) -
     return types.Tuple((codes, lanes))(lanes, thresholds, values, types.intp), generate
 
 
-@_operation
+@operation
 def any_half(_typing: Any, codes: Any) -> Any:
     """Whether one of the codes is 0.5 or 1.5: 1 or 3."""
 
@@ -133,7 +129,7 @@ def any_half(_typing: Any, codes: Any) -> Any:
     return types.boolean(codes), generate
 
 
-@_operation
+@operation
 def pack(_typing: Any, codes: Any, values: Any) -> Any:
     """The codes with the signs of the values, interleaved, as two uint64."""
 
@@ -153,7 +149,7 @@ def pack(_typing: Any, codes: Any, values: Any) -> Any:
 # --- sums --------------------------------------------------------------------------------------------------------
 
 
-@_operation
+@operation
 def zeros(_typing: Any) -> Any:
     """32 float64 zeros."""
 
@@ -163,7 +159,7 @@ def zeros(_typing: Any) -> Any:
     return Lanes(types.float64)(), generate
 
 
-@_operation
+@operation
 def add_squares(_typing: Any, error: Any, square: Any, values: Any, levels: Any) -> Any:
     """(error + (values - levels)^2, square + values^2) in float64; the last two are patterns of BF16 or F32."""
 
@@ -179,7 +175,7 @@ def add_squares(_typing: Any, error: Any, square: Any, values: Any, levels: Any)
     return types.UniTuple(error, 2)(error, square, values, levels), generate
 
 
-@_operation
+@operation
 def total(_typing: Any, lanes: Any) -> Any:
     """The sum of float64 elements, from the first to the last."""
 

@@ -12,18 +12,16 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from .numba_kernels import _flat, _kernel
+from .numba_compile import flat, kernel
 
 Array = NDArray[Any]
 
 _LOW, _4 = np.uint8(15), np.uint8(4)
 
-_DECODE = types.void(
-    _flat(types.uint8, 2), _flat(types.float32), _flat(types.float32), _flat(types.float32, 2, out=True)
-)
+_DECODE = types.void(flat(types.uint8, 2), flat(types.float32), flat(types.float32), flat(types.float32, 2, out=True))
 
 
-@_kernel(_DECODE)
+@kernel(_DECODE)
 def decode_8(codes: Array, scales: Array, biases: Array, out: Array) -> None:
     n = codes.shape[1]
     for group in range(len(codes)):
@@ -32,7 +30,7 @@ def decode_8(codes: Array, scales: Array, biases: Array, out: Array) -> None:
             out[group, i] = np.float32(codes[group, i]) * scale + bias
 
 
-@_kernel(_DECODE)
+@kernel(_DECODE)
 def decode_4(codes: Array, scales: Array, biases: Array, out: Array) -> None:
     n = codes.shape[1]
     for group in range(len(codes)):

@@ -329,14 +329,11 @@ def _unknown_type(type_id: int) -> GgufError:
         return GgufError(
             "unknown tensor type", expected=f"0 to {max(GGML_TYPES)}", found=type_id, remedy="Update gptoss-convert."
         )
-    remedy = "Convert the model again with a current tool."
-    if type_id == 4:
-        remedy = "Ollama's first gpt-oss files stored MXFP4 under this number: fetch the model again, or another GGUF."
     return GgufError(
         "the tensor's type was removed from ggml",
         expected="a type that ggml still reads",
         found=f"{type_id} ({REMOVED_TYPES[type_id]})",
-        remedy=remedy,
+        remedy="Convert the model again with a current tool.",
     )
 
 

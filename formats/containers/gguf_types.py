@@ -86,6 +86,8 @@ F16 = GgmlType("F16", 1, 1, 2)
 BF16 = GgmlType("BF16", 30, 1, 2)
 Q8_0 = GgmlType("Q8_0", 8, 32, 34)
 MXFP4 = GgmlType("MXFP4", 39, 32, 17)
+# Ollama 0.11.0 to 0.11.7 wrote MXFP4 under the number of ggml's Q4_2, removed in 2023, and in another nibble order.
+OLLAMA_MXFP4 = GgmlType("OLLAMA_MXFP4", 4, 32, 17)
 
 GGML_TYPES = {
     ggml_type.id: ggml_type
@@ -94,6 +96,7 @@ GGML_TYPES = {
         F16,
         GgmlType("Q4_0", 2, 32, 18),
         GgmlType("Q4_1", 3, 32, 20),
+        OLLAMA_MXFP4,
         GgmlType("Q5_0", 6, 32, 22),
         GgmlType("Q5_1", 7, 32, 24),
         Q8_0,
@@ -128,7 +131,6 @@ GGML_TYPES = {
     )
 }
 REMOVED_TYPES = {
-    4: "Q4_2",
     5: "Q4_3",
     31: "Q4_0_4_4",
     32: "Q4_0_4_8",

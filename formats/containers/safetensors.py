@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -124,7 +124,7 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
 
 
 def build_safetensors_header(
-    tensors: Sequence[tuple[str, str, Sequence[int]]], metadata: dict[str, str] | None = None
+    tensors: Sequence[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str] | None = None
 ) -> tuple[bytes, dict[str, int]]:
     """The header bytes (length, JSON, padding to 8 bytes) and each tensor's offset from the end of those bytes.
 
@@ -137,7 +137,7 @@ def build_safetensors_header(
     Raises:
         SafetensorsError: a name, dtype or shape that the format cannot hold, or a header that no reader here takes.
     """
-    members: dict[str, object] = {} if metadata is None else {METADATA_KEY: metadata}
+    members: dict[str, object] = {} if metadata is None else {METADATA_KEY: dict(metadata)}
     offsets: dict[str, int] = {}
     end = 0
     for name, dtype, shape in tensors:

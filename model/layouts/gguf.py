@@ -1,11 +1,13 @@
 """The GGUF layout of llama.cpp, architecture `gpt-oss`: gate, up and down apart, norms and biases in F32.
 
+Its converter can put q, k and v into one tensor (`--fuse-qkv`), one after another.
+
 Source: llama.cpp `gguf-py/gguf/constants.py` (GPT_OSS), `conversion/gpt_oss.py`, `src/models/openai-moe.cpp`.
 """
 
 from __future__ import annotations
 
-from .table import Rows, Table
+from .table import Rows, Table, Variants
 
 NAME = "gguf"
 
@@ -33,6 +35,17 @@ TABLE: Table = {
     "norm.weight": Rows("output_norm.weight"),
     "unembedding.weight": Rows("output.weight"),
 }
+
+FUSED_QKV: Table = {
+    "layers.{layer}.attention.q.weight": Rows("blk.{layer}.attn_qkv.weight", after=("kv", "kv")),
+    "layers.{layer}.attention.q.bias": Rows("blk.{layer}.attn_qkv.bias", after=("kv", "kv")),
+    "layers.{layer}.attention.k.weight": Rows("blk.{layer}.attn_qkv.weight", before=("q",), after=("kv",)),
+    "layers.{layer}.attention.k.bias": Rows("blk.{layer}.attn_qkv.bias", before=("q",), after=("kv",)),
+    "layers.{layer}.attention.v.weight": Rows("blk.{layer}.attn_qkv.weight", before=("q", "kv")),
+    "layers.{layer}.attention.v.bias": Rows("blk.{layer}.attn_qkv.bias", before=("q", "kv")),
+}
+
+VARIANTS: Variants = {name: (rows,) for name, rows in FUSED_QKV.items()}
 
 # llama.cpp aborts on norms, sinks and biases in F16 or BF16; the router is kept exact.
 F32_ROLES = frozenset({"norm", "sinks", "router", "router bias", "attention bias", "expert bias"})

@@ -20,16 +20,22 @@ from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
+from ...formats.codecs.encoding import METAL_MXFP4, MXFP4, Encoding, metal_heads
 from ...formats.containers.metal_types import PAGE_BYTES, MetalFields, MetalFile, refusal
+from ..harmony import N_SPECIAL_TOKENS, OFFICIAL_N_TEXT_TOKENS
+from ..hf_files import GPT_OSS_20B
+from ..inventory import CanonicalTensor
+from ..metal_tokenizer import N_SPECIAL
+from . import original
+from .table import Rows, Table
 
 NAME = "metal"
 ALIGNMENT = 16
 
 # Rows of each q and k head change places: row i of the first half becomes row 2i, row i of the second row 2i + 1.
-# The kernels decode codes 2^14 too small, and do not divide by √64 = 2 · 4.
+# The kernels do not divide by √64 = 2 · 4.
 Q_EXPONENT = -1
 K_EXPONENT = -2
-SCALE_SHIFT = 14
 
 Shape = tuple[str | int, ...]
 
@@ -59,6 +65,19 @@ EXPERT_ARRAYS: tuple[tuple[str, str, Shape], ...] = (
     ("block.{layer}.mlp.mlp2_weight.scales", "U8", ("experts", "hidden", "intermediate blocks")),
     ("block.{layer}.mlp.mlp2_bias", "BF16", ("experts", "hidden")),
 )
+
+_EXPERT = "block.{layer}.mlp"
+
+# The arrays by the names they are given here; those of experts are one array each.
+TABLE: Table = {
+    **original.TABLE,
+    "layers.{layer}.moe.gate.weight": Rows(f"{_EXPERT}.mlp1_weight.{{part}}[{{expert}}]", first=0, step=2),
+    "layers.{layer}.moe.gate.bias": Rows(f"{_EXPERT}.mlp1_bias[{{expert}}]", first=0, step=2),
+    "layers.{layer}.moe.up.weight": Rows(f"{_EXPERT}.mlp1_weight.{{part}}[{{expert}}]", first=1, step=2),
+    "layers.{layer}.moe.up.bias": Rows(f"{_EXPERT}.mlp1_bias[{{expert}}]", first=1, step=2),
+    "layers.{layer}.moe.down.weight": Rows(f"{_EXPERT}.mlp2_weight.{{part}}[{{expert}}]"),
+    "layers.{layer}.moe.down.bias": Rows(f"{_EXPERT}.mlp2_bias[{{expert}}]"),
+}
 
 _ELEMENT_BYTES = {"BF16": 2, "U8": 1}
 _BLOCK = 32
@@ -155,6 +174,26 @@ def require_size(file: MetalFile) -> None:
         if missing < 0:
             problem = f"there are {-missing:,} bytes after the last weight"
         raise refusal(file.path, problem, expected=f"{expected:,} bytes", found=f"{file.file_bytes:,} bytes")
+
+
+def relabelled(tensor: CanonicalTensor, encoding: Encoding, head_dim: int) -> Encoding:
+    """How the file has a tensor that the `original/` layout has as `encoding`."""
+    if encoding is MXFP4:
+        return METAL_MXFP4
+    projection = tensor.name.split(".")[-2]
+    exponents = {"q": Q_EXPONENT, "k": K_EXPONENT}
+    is_attention = tensor.role in ("attention", "attention bias")
+    return metal_heads(head_dim, exponents[projection]) if is_attention and projection in exponents else encoding
+
+
+def usual_vocab_size(n_tokens: int) -> int:
+    """Rows of the whole model's embeddings, of which the file holds `n_tokens`: the official ones, else a round number.
+
+    The tokens after the 16 special ones that are kept, and rows without a token, are what the file leaves out.
+    """
+    if n_tokens == OFFICIAL_N_TEXT_TOKENS + N_SPECIAL:
+        return int(str(GPT_OSS_20B["vocab_size"]))
+    return _align(n_tokens - N_SPECIAL + N_SPECIAL_TOKENS, _BLOCK)
 
 
 def gaps(arrays: Iterable[MetalArray]) -> list[tuple[int, int]]:

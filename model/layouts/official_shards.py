@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
+from ...formats.containers.safetensors import DTYPE_BITS
 from ..config import GptOssConfig
 
 SHARD_BYTES = 4_800_000_000
@@ -86,5 +87,5 @@ def index_json(weight_map: Mapping[str, str], total_bytes: int) -> bytes:
 
 
 def header_order(names: Sequence[str], dtypes: Mapping[str, str]) -> list[str]:
-    """The order of tensors inside a shard: BF16 before U8, then by name, as the safetensors writer sorts."""
-    return sorted(names, key=lambda name: (dtypes[name] != "BF16", name))
+    """The order of tensors inside a shard: wide elements first, then by name, as the safetensors writer sorts."""
+    return sorted(names, key=lambda name: (-DTYPE_BITS[dtypes[name]], dtypes[name], name))

@@ -153,8 +153,8 @@ def test_gguf_of_something_else_is_refused(old: bytes, new: bytes, message: tupl
     refused(command("inspect", gguf), gguf, *message)
 
 
-def test_gguf_of_ollamas_old_dialect_is_named(gguf: Path) -> None:
+def test_gguf_in_half_of_ollamas_dialect_is_refused(gguf: Path) -> None:
     header = read_gguf(gguf)
     header.kv["general.architecture"] = string("gptoss")
     write_plan(gguf, replan(header))
-    refused(command("inspect", gguf), gguf, "Ollama's old dialect", "found 'gptoss'", "official checkpoint")
+    refused(command("inspect", gguf), gguf, "'gptoss.block_count'", "missing", "Ollama would refuse")

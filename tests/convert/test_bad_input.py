@@ -198,8 +198,8 @@ TENSOR_CASES = [
     ),
     Case(
         "unknown tensor",
-        add("model.layers.0.self_attn.lora_A.weight"),
-        (SECOND_SHARD, "tensor 'model.layers.0.self_attn.lora_A.weight'", "belongs to no part of gpt-oss", "remove it"),
+        add("model.layers.0.self_attn.scale.weight"),
+        (SECOND_SHARD, "tensor 'model.layers.0.self_attn.scale.weight'", "belongs to no part of gpt-oss", "remove it"),
     ),
     Case(
         "tensor of a layer too many",

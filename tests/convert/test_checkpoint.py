@@ -46,10 +46,8 @@ def test_both_layouts_hold_the_same_tensors(tiny: Path, tiny_gguf: Path) -> None
     ]
 
 
-def test_config_read_from_a_gguf_is_the_original_but_for_what_gguf_cannot_say(tiny: Path, tiny_gguf: Path) -> None:
-    original, found = open_checkpoint(tiny).config, open_checkpoint(tiny_gguf).config
-    truncating = replace(original.yarn, truncate=True)
-    assert replace(found, raw={}) == replace(original, raw={}, yarn=truncating)
+def test_config_read_from_a_gguf_is_the_original(tiny: Path, tiny_gguf: Path) -> None:
+    assert open_checkpoint(tiny_gguf).config == open_checkpoint(tiny).config
 
 
 def test_split_gguf_is_opened_from_its_first_shard(tiny: Path, tiny_gguf: Path, tmp_path: Path) -> None:
@@ -114,7 +112,7 @@ def stored_values(stored: StoredTensor) -> np.ndarray:
     """The values of a BF16 or F32 tensor, read row by row."""
     (span,) = stored.spans
     content = span.array.file.read_bytes()
-    rows = b"".join(content[slice(*span.interval(row, row + 1))] for row in range(stored.tensor.rows))
+    rows = b"".join(content[slice(*span.interval(row, row + 1)[1:])] for row in range(stored.tensor.rows))
     if stored.encoding.name == "F32":
         return np.frombuffer(rows, np.float32)
     return (np.frombuffer(rows, np.uint16).astype(np.uint32) << 16).view(np.float32)
@@ -178,7 +176,8 @@ def an_array(rows: int, name: str = "a") -> StoredArray:
 
 
 def a_tensor(array: StoredArray, rows: int, first: int = 0, step: int = 1) -> StoredTensor:
-    return StoredTensor(CanonicalTensor("t.bias", "norm", (rows,)), ELEMENT, (RowSpan(array, first, step, 2),))
+    span = RowSpan((array,), first, step, 2, rows, array.shape[0])
+    return StoredTensor(CanonicalTensor("t.bias", "norm", (rows,)), ELEMENT, (span,))
 
 
 @given(st.integers(1, 7), st.integers(1, 50))
@@ -221,6 +220,6 @@ def test_bytes_left_over_behind_the_last_row_are_refused() -> None:
 
 def test_rows_of_another_length_are_refused() -> None:
     array = an_array(10)
-    wide = replace(a_tensor(array, 5), spans=(RowSpan(array, 0, 1, 4),))
+    wide = replace(a_tensor(array, 5), spans=(RowSpan((array,), 0, 1, 4, 5, 5),))
     with pytest.raises(VerificationError):
         account([array], [wide, a_tensor(array, 10)])

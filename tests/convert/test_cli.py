@@ -147,7 +147,7 @@ def test_progress_goes_to_standard_error_and_the_verdict_to_standard_output(tiny
     outcome = command("to-gguf", tiny, tmp_path / "tiny.gguf")
     assert outcome.says("writing 3.12 MB", "writing done", "verifying 3.17 MB", "verifying done", "note: ")
     wrote, verified = outcome.out.splitlines()
-    assert wrote.startswith(f"wrote {tmp_path / 'tiny.gguf'}: 3,191,520 bytes in ")
+    assert wrote.startswith(f"wrote {tmp_path / 'tiny.gguf'}: 3,192,640 bytes in ")
     assert re.fullmatch("verified: .*3,120,096.*, 3,174,336 written; 79 of 79 tensors identical", verified)
 
 
@@ -235,7 +235,7 @@ def test_dry_run_of_a_demo_writes_nothing_and_predicts_every_file(tmp_path: Path
 
 def test_dry_run_shows_files_and_roles_to_people(tiny: Path, tmp_path: Path) -> None:
     outcome = command("to-gguf", tiny, tmp_path / "tiny.gguf", "--dry-run")
-    assert f"{tmp_path / 'tiny.gguf'}  3,191,520 bytes" in outcome.out
+    assert f"{tmp_path / 'tiny.gguf'}  3,192,640 bytes" in outcome.out
     assert "GGML_MXFP4" in outcome.out
 
 

@@ -67,7 +67,7 @@ def test_tokenizer_of_the_parent_directory_is_found(tiny: Path, original_tiny: P
     nested = copy_of(original_tiny, parent / "original")
     checkpoint = open_checkpoint(nested)
     assert checkpoint.layout == "original"
-    assert checkpoint.directory == parent
+    assert checkpoint.tokenizer_directory == parent
     assert checkpoint.config.raw["eos_token_id"] == 388
 
 
@@ -116,10 +116,6 @@ def test_truncated_yarn_cannot_be_written(tiny: Path, tmp_path: Path) -> None:
     edit_json(checkpoint / "config.json", lambda config: config["rope_scaling"].update(truncate=True))
     outcome = command("to-mxfp4", checkpoint, tmp_path / "original", "--layout", "original")
     refused(outcome, "original/ cannot express the value", "rope_scaling.truncate")
-
-
-def test_gguf_source_is_refused(tiny_gguf: Path, tmp_path: Path) -> None:
-    refused(command("to-mxfp4", tiny_gguf, tmp_path / "out"), tiny_gguf, "cannot be turned into safetensors", code=2)
 
 
 def test_official_20b_files_have_the_published_sizes() -> None:

@@ -15,7 +15,8 @@ from make_golden import MODELS, golden_path, read_header, true_layout, unfolded
 from gptoss_convert.convert.checkpoint import open_checkpoint
 from gptoss_convert.convert.demo import plan_demo
 from gptoss_convert.convert.plan import SLAB_BYTES, Plan, leaves, plan
-from gptoss_convert.convert.targets.gguf import GgufTarget, parse_size
+from gptoss_convert.convert.targets.gguf import GgufTarget
+from gptoss_convert.convert.targets.sizes import parse_size
 from gptoss_convert.formats.errors import UsageError
 
 # --- the true shapes as GGUF, as ggml reads them ---

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from gptoss_convert.formats.codecs import numba_kernels, numpy_kernels
+from gptoss_convert.formats.codecs import numba_compile, numba_kernels, numpy_kernels
 from gptoss_convert.formats.codecs.accelerate import NO_NUMBA_VARIABLE, kernels
 
 Array = NDArray[Any]
@@ -100,8 +100,8 @@ def test_a_kernel_that_cannot_be_kept_on_disk_is_compiled_all_the_same(
             raise error
         return lambda function: function
 
-    monkeypatch.setattr(numba_kernels, "njit", njit)
-    assert numba_kernels._kernel()(lambda value: value + 1)(1) == 2
+    monkeypatch.setattr(numba_compile, "njit", njit)
+    assert numba_compile.kernel()(lambda value: value + 1)(1) == 2
 
 
 @checked

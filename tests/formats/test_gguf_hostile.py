@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptoss_convert.formats.containers.gguf_reader import GgufFile, read_gguf
-from gptoss_convert.formats.containers.gguf_types import MAX_ENTRIES, MAX_HEADER_BYTES
+from gptoss_convert.formats.containers.gguf_types import MAX_ENTRIES, MAX_HEADER_BYTES, OLLAMA_MXFP4
 from gptoss_convert.formats.errors import GgufError
 
 ALIGNED = raw.gguf([raw.kv(b"general.alignment", raw.U32, raw.u32(32)), *raw.KVS], raw.INFOS, raw.N_DATA)
@@ -162,7 +162,7 @@ def test_no_mutant_that_ggml_refuses_is_accepted(tmp_path: Path) -> None:
         ours = [try_read(path) for path in paths]
     assert 0.1 * N_MUTANTS < sum(file is not None for file in ours) < 0.9 * N_MUTANTS
     for file, theirs in zip(ours, ggml_read_all(paths), strict=True):
-        if file is not None:
+        if file is not None and OLLAMA_MXFP4 not in {tensor.type for tensor in file.tensors.values()}:
             assert theirs is not None, file.path
             assert theirs["data_offset"] == file.data_offset
             assert [tuple(t) for t in theirs["tensors"]] == [

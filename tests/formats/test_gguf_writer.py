@@ -15,7 +15,17 @@ from gguf_files import BF16_ROWS, MXFP4_ROWS, NORM, replan, write_plan, write_wi
 from numpy.typing import NDArray
 
 from gptoss_convert.formats.containers.gguf_reader import read_gguf
-from gptoss_convert.formats.containers.gguf_types import BF16, F16, F32, GGML_TYPES, MXFP4, Q8_0, GgmlType, ValueType
+from gptoss_convert.formats.containers.gguf_types import (
+    BF16,
+    F16,
+    F32,
+    GGML_TYPES,
+    MXFP4,
+    OLLAMA_MXFP4,
+    Q8_0,
+    GgmlType,
+    ValueType,
+)
 from gptoss_convert.formats.containers.gguf_values import GgufValue
 from gptoss_convert.formats.containers.gguf_writer import (
     GgufPlan,
@@ -99,13 +109,25 @@ def test_ggml_has_every_value_and_offset_as_planned(tmp_path: Path) -> None:
         assert [x.encode("latin-1").decode() if isinstance(x, str) else x for x in found] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("ggml_type", GGML_TYPES.values(), ids=lambda t: t.name)
+@pytest.mark.parametrize(
+    "ggml_type", [kind for kind in GGML_TYPES.values() if kind is not OLLAMA_MXFP4], ids=lambda t: t.name
+)
 def test_ggml_accepts_every_type_where_it_was_planned(ggml_type: GgmlType, tmp_path: Path) -> None:
     shape = (3, 2 * ggml_type.block_elements)
     plan = plan_gguf({}, [("a", ggml_type, shape), ("b", ggml_type, shape), ("c", F32, (1,))])
     theirs = ggml_read(write_plan(tmp_path / "f.gguf", plan))
     assert theirs is not None
     assert theirs["tensors"] == as_ggml_has_it(plan)
+
+
+def test_ollamas_type_is_written_under_its_number_and_read_back(tmp_path: Path) -> None:
+    plan = plan_gguf({}, [("a", OLLAMA_MXFP4, (3, 64))])
+    path = write_plan(tmp_path / "f.gguf", plan)
+    header = struct.pack("<I2QIQ", 2, 64, 3, 4, 0)  # dimensions, type, offset
+    assert plan.header.rstrip(b"\0").endswith(header.rstrip(b"\0"))
+    tensor = read_gguf(path).tensors["a"]
+    assert (tensor.type, tensor.shape, tensor.n_bytes) == (OLLAMA_MXFP4, (3, 64), 3 * 2 * 17)
+    assert ggml_read(path) is None  # ggml knows the number as that of a removed type
 
 
 @pytest.mark.parametrize("alignment", [1, 8, 64, 4096])

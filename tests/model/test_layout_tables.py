@@ -7,15 +7,28 @@ from collections import Counter
 import gguf as gguf_py
 import pytest
 
+from gptoss_convert.formats.codecs.encoding import BF16, MXFP4
 from gptoss_convert.model.config import GptOssConfig, parse_config
 from gptoss_convert.model.hf_files import GPT_OSS_20B, GPT_OSS_120B
 from gptoss_convert.model.inventory import inventory
-from gptoss_convert.model.layouts import gguf, hf, original
+from gptoss_convert.model.layouts import gguf, hf, mlx, original
 from gptoss_convert.model.layouts.table import Table, places
 
 CONFIGS = {"20b": parse_config(GPT_OSS_20B), "120b": parse_config(GPT_OSS_120B)}
-TABLES = {"hf": hf.TABLE, "gguf": gguf.TABLE, "original": original.TABLE}
-N_ARRAYS = {"hf": (459, 687), "gguf": (459, 687), "original": (363, 543)}
+TABLES = {
+    "hf": hf.TABLE,
+    "hf-bf16": hf.DENSE_TABLE,
+    "gguf": gguf.TABLE,
+    "original": original.TABLE,
+    "mlx": mlx.TABLE,
+}
+N_ARRAYS = {
+    "hf": (459, 687),
+    "hf-bf16": (411, 615),
+    "gguf": (459, 687),
+    "original": (363, 543),
+    "mlx": (531, 795),
+}
 HIDDEN, LAYERS = 2880, 24
 
 # HF tensors that hold a layer's experts, and their shapes, of the 20b model.
@@ -33,9 +46,11 @@ def stored_shapes(table: Table, config: GptOssConfig) -> dict[str, tuple[int, ..
     """The shape of every array that the table asks for."""
     shapes = {}
     for place in places(table, config):
-        for part in ("blocks", "scales") if "{part}" in place.name else ("data",):
-            shape = place.part_shape(part)
-            assert shapes.setdefault(place.part_name(part), shape) == shape
+        encoding = MXFP4 if place.is_packed or (place.is_mlx and place.tensor.role == "experts") else BF16
+        for part, _ in encoding.parts:
+            shape = place.part_shape(encoding, part)
+            for name in place.array_names(part):
+                assert shapes.setdefault(name, shape) == shape
     return shapes
 
 

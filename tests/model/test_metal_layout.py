@@ -10,14 +10,13 @@ import pytest
 import torch
 from metal_script import TINY, kernel_offsets, metal_file, tiny_tensors
 
-from gptoss_convert.formats.codecs.metal_values import decode_heads, encode_heads, shift_scales
+from gptoss_convert.formats.codecs.metal_values import SCALE_SHIFT, decode_heads, encode_heads, shift_scales
 from gptoss_convert.formats.containers.metal import build_metal_header, read_metal
 from gptoss_convert.formats.containers.metal_types import MetalFields
 from gptoss_convert.formats.errors import MetalError
 from gptoss_convert.model.layouts.metal import (
     K_EXPONENT,
     Q_EXPONENT,
-    SCALE_SHIFT,
     MetalArray,
     gaps,
     metal_arrays,

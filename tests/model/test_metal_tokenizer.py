@@ -14,7 +14,13 @@ from tokenizers import Tokenizer as Reference
 from gptoss_convert.formats.containers.metal_types import MetalTokenizer
 from gptoss_convert.formats.errors import TokenizerError
 from gptoss_convert.model.harmony import special_tokens
-from gptoss_convert.model.metal_tokenizer import dropped_tokens, from_metal_tokenizer, to_metal_tokenizer
+from gptoss_convert.model.metal_tokenizer import (
+    dropped_tokens,
+    from_metal_tokenizer,
+    metal_to_facts,
+    metal_to_tokenizer,
+    to_metal_tokenizer,
+)
 from gptoss_convert.model.tokenizer import Tokenizer, read_tokenizer
 from gptoss_convert.model.tokenizer_json import AddedToken, read_tokenizer_json
 
@@ -147,3 +153,38 @@ def test_a_vocabulary_that_cannot_come_back_is_refused(
 def test_an_unknown_uuid_is_ignored() -> None:
     vocabulary = from_metal_tokenizer(MetalTokenizer("x", BYTES, {256: UUID(int=5)}), FILE)
     assert vocabulary.specials == special_tokens(256)
+
+
+# To the tokenizer that every target takes.
+
+
+def test_with_all_rows_the_tokenizer_comes_back_but_for_its_template(
+    metal: MetalTokenizer, tokenizer: Tokenizer
+) -> None:
+    back = metal_to_tokenizer(metal, VOCAB_SIZE, FILE)
+    # More merges than were learned: any two tokens that make a third.
+    assert set(back.merges) >= set(tokenizer.merges)
+    assert back == replace(tokenizer, merges=back.merges, chat_template=None, chat_template_source=None)
+
+
+def test_special_tokens_without_a_row_are_left_out(metal: MetalTokenizer, tokenizer: Tokenizer) -> None:
+    kept = metal_to_tokenizer(metal, metal.n_tokens, FILE)
+    assert list(kept.specials) == list(range(N_TEXT, N_TEXT + 16))
+    assert kept.specials.items() <= tokenizer.specials.items()
+    assert kept.stop_ids == tokenizer.stop_ids
+
+
+def test_stop_tokens_without_a_row_are_left_out(metal: MetalTokenizer) -> None:
+    assert metal_to_tokenizer(metal, N_TEXT + 14, FILE).stop_ids == (N_TEXT + 4, N_TEXT + 1)
+
+
+def test_a_file_without_a_row_for_return_is_refused(metal: MetalTokenizer) -> None:
+    assert metal_to_tokenizer(metal, N_TEXT + 5, FILE).eos_id == N_TEXT + 4
+    message = r"^model.bin: there is no row for <\|return\|>; .* found vocab_size 304, 300 of it text tokens"
+    with pytest.raises(TokenizerError, match=message):
+        metal_to_tokenizer(metal, N_TEXT + 4, FILE)
+
+
+def test_facts_are_those_of_the_tokenizer_without_its_merges(metal: MetalTokenizer) -> None:
+    expected = metal_to_tokenizer(metal, metal.n_tokens, FILE).describe()
+    assert metal_to_facts(metal) == replace(expected, n_merges=None)

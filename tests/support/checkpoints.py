@@ -98,7 +98,9 @@ def patch(checkpoint: Path, tensor: str, offset: int, data: bytes) -> Path:
 def _header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     """The entries, and where the data starts."""
     (n_bytes,) = struct.unpack("<Q", file.read(8))
-    return json.loads(file.read(n_bytes)), 8 + n_bytes
+    header = json.loads(file.read(n_bytes))
+    header.pop("__metadata__", None)
+    return header, 8 + n_bytes
 
 
 @contextmanager

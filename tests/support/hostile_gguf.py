@@ -239,7 +239,11 @@ def _types() -> list[Case]:
     ]
     return [
         *removed,
-        Case("type-removed-4", typed(4), r"type was removed from ggml.*found 4 .*Ollama's first gpt-oss files"),
+        Case(
+            "ollama-row-not-whole-blocks",
+            with_info(info(b"t", (48,), 4, 0)),
+            r"tensor 't': a row is not a whole number of OLLAMA_MXFP4 blocks; .*multiple of 32; found 48",
+        ),
         Case("type-43", typed(43), r"tensor 't': unknown tensor type; expected 0 to 42; found 43"),
         Case("type-huge", typed(2**32 - 1), r"tensor 't': unknown tensor type.*found 4294967295"),
     ]

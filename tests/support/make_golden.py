@@ -17,6 +17,7 @@ from ggml_gguf import ggml_read, library
 from gptoss_convert.convert.demo import PRESETS, synthetic_checkpoint
 from gptoss_convert.convert.plan import Layout
 from gptoss_convert.convert.targets.gguf import GgufTarget
+from gptoss_convert.convert.tokenizers import DirectoryTokenizer
 from gptoss_convert.model.config import parse_config
 from gptoss_convert.model.demo_tokenizer import demo_tokenizer_files
 
@@ -37,7 +38,7 @@ def true_layout(model: str, directory: Path) -> Layout:
     config = parse_config(preset.config)
     for name, content in demo_tokenizer_files(preset.n_text, config.vocab_size).items():
         (directory / name).write_bytes(content)
-    checkpoint = replace(synthetic_checkpoint(config, 0), directory=directory)
+    checkpoint = replace(synthetic_checkpoint(config, 0), tokenizer=DirectoryTokenizer(directory))
     return GgufTarget(directory / "model.gguf").lay_out(checkpoint)
 
 

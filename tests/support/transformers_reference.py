@@ -1,6 +1,6 @@
 """transformers' own GptOss, computed in float32: what a checkpoint means.
 
-The MXFP4 experts are decoded by transformers; decoding to BF16 is exact, and everything after it is float32.
+MXFP4 experts are decoded by transformers; decoding to BF16 is exact, and everything after it is float32.
 """
 
 from __future__ import annotations
@@ -14,31 +14,50 @@ import torch
 from numpy.typing import NDArray
 from transformers import GptOssConfig, GptOssForCausalLM, Mxfp4Config
 
+# What llama.cpp and mlx-lm must not compute of the `tiny` demo, whose window is 32 tokens: arguments of `Reference`.
+OTHER_ARITHMETIC: dict[str, dict[str, Any]] = {
+    "truncate is false": {"truncate": False},
+    "window is one longer": {"truncate": True, "sliding_window": 33},
+    "window is one shorter": {"truncate": True, "sliding_window": 31},
+    "no clamp": {"truncate": True, "swiglu_limit": 1e9},
+    "alpha is 1": {"truncate": True, "swiglu_alpha": 1.0},
+    "three experts per token": {"truncate": True, "num_experts_per_tok": 3},
+}
+
 
 class Reference:
-    """The model of the official checkpoint at `checkpoint`.
+    """The model of the checkpoint at `checkpoint`.
 
     Args:
-        checkpoint: a directory in the official layout.
-        truncate: how YaRN's correction range is rounded. Official configs say False; llama.cpp computes as if True.
+        checkpoint: a directory in Hugging Face's layout, its experts MXFP4 or BF16.
+        truncate: how YaRN's correction range is rounded; as the config says if None. Official configs say False;
+            llama.cpp and mlx-lm compute as if True.
         changes: other values for keys of the config, to see what they do.
     """
 
-    def __init__(self, checkpoint: Path, *, truncate: bool, **changes: object) -> None:
+    def __init__(self, checkpoint: Path, *, truncate: bool | None = None, **changes: object) -> None:
         torch.set_num_threads(1)  # The models are too small to share between threads.
         config = GptOssConfig.from_pretrained(checkpoint)
-        config.rope_parameters["truncate"] = truncate
+        if truncate is not None:
+            config.rope_parameters["truncate"] = truncate
         for key, value in changes.items():
             assert hasattr(config, key)
             setattr(config, key, value)
-        self._model = GptOssForCausalLM.from_pretrained(
+        self._model, loading = GptOssForCausalLM.from_pretrained(
             checkpoint,
             config=config,
             dtype=torch.bfloat16,
-            quantization_config=Mxfp4Config(dequantize=True),
+            quantization_config=Mxfp4Config(dequantize=True) if hasattr(config, "quantization_config") else None,
             attn_implementation="eager",
+            output_loading_info=True,
         )
+        # transformers fills what it does not find with random numbers, and goes on.
+        assert not any(loading.values()), loading
         self._model.float().eval()
+
+    def logits(self, prompt: Sequence[int]) -> NDArray[np.float32]:
+        """Logits of every token after each token of the prompt: [len(prompt), vocabulary]."""
+        return self._run(prompt).logits[0].numpy()
 
     def log_probs(self, prompt: Sequence[int]) -> NDArray[np.float64]:
         """Log-probabilities of every token after each token of the prompt: [len(prompt), vocabulary]."""

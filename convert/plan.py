@@ -69,6 +69,13 @@ class Group:
     matrix_rows: int
     slab_rows: int
 
+    @property
+    def slab_bytes(self) -> int:
+        """Bytes of one slab, in source and target together."""
+        cols = self.moves[0].source.tensor.cols
+        sides = (side.encoding.row_bytes(cols) for move in self.moves for side in (move.source, move.target))
+        return self.slab_rows * sum(sides)
+
     def slabs(self) -> Iterator[tuple[int, int]]:
         """The row ranges (begin, end) that the group is moved in; they begin and end where leaves do."""
         span = max(1, self.slab_rows // self.matrix_rows) * self.matrix_rows

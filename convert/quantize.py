@@ -38,7 +38,7 @@ class Quantizer:
         self._rule = plan.quantizing.rule
         self._reader = reader
         self.like = like
-        self.stats: dict[str, EncodeStats] = {}
+        self.stats = {move.name: EncodeStats() for move in plan.moves if move.quantizes}
         self._preferred: dict[str, Prefer] = {}
         self._lock = threading.Lock()
         self._surveying = threading.Lock()
@@ -72,7 +72,7 @@ class Quantizer:
                 remedy=error.remedy,
             ) from None
         with self._lock:
-            self.stats[move.name] = self.stats.get(move.name, EncodeStats()) + stats
+            self.stats[move.name] += stats
         return out
 
     def differs(self, move: Move, parts: list[NDArray[np.uint8]], begin: int, end: int, scratch: Scratch) -> bool:

@@ -73,7 +73,7 @@ def _write(plan: Plan, staging: Staging, progress: Progress, *, digest: bool) ->
         quantizer = Quantizer(plan, reader, stack.enter_context(like.make_reader()) if like else None)
         mover = SlabMover(plan, reader, quantizer, outputs, progress, digest=digest)
         if not plan.source.is_blank:
-            run_slabs(((group, *rows) for group in plan.groups for rows in group.slabs()), mover.move)
+            run_slabs(plan.groups, mover.move)
         manifest = _manifest(plan, staging, mover, quantizer)
         for path, text in manifest.texts:
             outputs[path] = _create(stack, staging.path(path), text)

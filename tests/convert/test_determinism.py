@@ -43,7 +43,7 @@ def types(request: pytest.FixtureRequest) -> tuple[str, str]:
 def expected(tiny: Path, tmp_path: Path, types: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Result:
     """What one thread makes of slabs as large as tensors."""
     monkeypatch.setattr(digest, "LEAF_BYTES", LEAF_BYTES)
-    monkeypatch.setattr(workers, "n_workers", lambda: 1)
+    monkeypatch.setattr(workers, "n_workers", lambda _slab_bytes: 1)
     return convert(tiny, tmp_path / "expected.gguf", types)
 
 
@@ -59,7 +59,7 @@ def test_result_does_not_depend_on_slabs_or_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(plan_module, "SLAB_BYTES", slab_bytes)
-    monkeypatch.setattr(workers, "n_workers", lambda: n_workers)
+    monkeypatch.setattr(workers, "n_workers", lambda _slab_bytes: n_workers)
     assert convert(tiny, tmp_path / "tiny.gguf", types) == expected
 
 
@@ -95,7 +95,7 @@ def test_demo_is_the_same_for_a_seed_whatever_the_slabs_and_threads(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan_module, "SLAB_BYTES", 1)
-    monkeypatch.setattr(workers, "n_workers", lambda: 3)
+    monkeypatch.setattr(workers, "n_workers", lambda _slab_bytes: 3)
     again, other = tmp_path / "again", tmp_path / "other"
     run(plan_demo(again))
     run(plan_demo(other, seed=1))

@@ -18,7 +18,7 @@ _FLOATS: dict[str, Encoding] = {"F32": F32, "F16": F16, "BF16": BF16}
 # A container's word for its elements -> the encoding of a tensor that is one array.
 _SINGLE: dict[str, Encoding] = {**_FLOATS, "MXFP4": GGML_MXFP4, OLLAMA_MXFP4.name: OLLAMA_MXFP4, **QUANTIZED}
 
-_RELOAD = "Download the checkpoint again, or compare it with the official one."
+RELOAD = "Download the checkpoint again, or compare it with the official one."
 
 Arrays = Mapping[str, StoredArray]
 Relabel = Callable[[CanonicalTensor, Encoding], Encoding]
@@ -179,9 +179,9 @@ def _refuse_half_a_pair(place: Place, arrays: Arrays, where: Path) -> None:
             tensor=array.name,
             expected="blocks and scales together",
             found=f"{part} alone",
-            remedy=_RELOAD,
+            remedy=RELOAD,
         )
-    raise CheckpointError("the tensor is missing", file=where, tensor=missing, remedy=_RELOAD)
+    raise CheckpointError("the tensor is missing", file=where, tensor=missing, remedy=RELOAD)
 
 
 def _refuse_strangers(names: list[str], arrays: Arrays) -> None:
@@ -198,7 +198,7 @@ def _refuse_strangers(names: list[str], arrays: Arrays) -> None:
 
 def _missing(name: str, shape: tuple[int, ...] | None, where: Path) -> CheckpointError:
     expected = None if shape is None else f"shape {list(shape)}"
-    return CheckpointError("the tensor is missing", file=where, tensor=name, expected=expected, remedy=_RELOAD)
+    return CheckpointError("the tensor is missing", file=where, tensor=name, expected=expected, remedy=RELOAD)
 
 
 def _wrong_shape(array: StoredArray, tensor: CanonicalTensor, expected: str) -> CheckpointError:

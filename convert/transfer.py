@@ -234,16 +234,13 @@ def _pack(slab: Slab, move: Move, begin: int, parts: list[NDArray[np.uint8]]) ->
     try:
         return pack(slab, move.target.encoding, parts)
     except CodecError as error:
-        span = move.source.spans[0]
+        # Of MXFP4 it is the scale that is too large.
+        array = move.source.spans[-1].interval(begin, begin + 1)[0]
         raise CodecError(
-            f"{move.target.encoding.name} cannot hold the tensor (rows from {begin} on): {error.problem}",
-            file=span.array.file,
-            tensor=span.array.name,
+            f"{move.target.encoding.name} cannot hold the tensor ({move.name}, rows from {begin} on): {error.problem}",
+            file=array.file,
+            tensor=array.name,
             expected=error.expected,
             found=error.found,
-            remedy=(
-                "Use --experts mxfp4, which moves the blocks as they are, or a wider type."
-                if isinstance(slab, Mxfp4)
-                else "Use --type f32, which holds every value."
-            ),
+            remedy=error.remedy,
         ) from None

@@ -81,7 +81,9 @@ def _check_accounts(plan: Plan, written: Checkpoint) -> Check:
     parameters = (plan.n_parameters, written.n_parameters)
     if parameters[0] != parameters[1]:
         return Check(claim, False, f"{parameters[0]:,} parameters became {parameters[1]:,}")
-    detail = f"each of {plan.source_bytes:,} source bytes used once, {written_bytes:,} written"
+    moved = sum(move.source.n_bytes for move in plan.moves)
+    left_out = f" ({plan.source_bytes - moved:,} left out)" if plan.source.arrays and moved < plan.source_bytes else ""
+    detail = f"each of {moved:,} source bytes used once{left_out}, {written_bytes:,} written"
     return Check(claim, True, detail)
 
 

@@ -11,7 +11,7 @@ from ...formats.errors import CheckpointError
 from ...model.config import GptOssConfig
 from ...model.layouts import gguf, ollama
 from ...model.layouts.gguf_metadata import OLLAMA_LEGACY, dialect_of, kv_to_config, truncate_is_stored
-from ..binding import bind
+from ..binding import RELOAD, bind
 from ..checkpoint import Checkpoint
 from ..stored import StoredArray
 from ..tokenizers import DirectoryTokenizer, gguf_tokenizer
@@ -74,5 +74,5 @@ def _checkpoint(
 def _vocab_size(arrays: dict[str, StoredArray], path: Path) -> int:
     name = gguf.TABLE["embedding.weight"].name
     if name not in arrays:
-        raise CheckpointError("the tensor is missing", file=path, tensor=name)
+        raise CheckpointError("the tensor is missing", file=path, tensor=name, remedy=RELOAD)
     return arrays[name].shape[0]

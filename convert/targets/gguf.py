@@ -168,4 +168,4 @@ def model_name(path: Path) -> str:
     if path.parent.name == "snapshots":
         # models--openai--gpt-oss-20b/snapshots/<revision>
         return path.parent.parent.name.removeprefix("models--").replace("--", "/")
-    return path.name if path.is_dir() else path.name.removesuffix(".gguf")
+    return path.stem if path.suffix in (".gguf", ".bin") and path.is_file() else path.name

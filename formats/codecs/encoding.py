@@ -8,7 +8,7 @@
 | GGML_MXFP4   | 32                 | data 17 (scale, then split_half nibbles)             | MXFP4     |
 | OLLAMA_MXFP4 | 32                 | data 17 (scale, then interleaved nibbles)            | MXFP4     |
 | METAL_MXFP4  | 32                 | blocks 16, scales 1 (larger by 14)                   | MXFP4     |
-| METAL_HEADS… | 1                  | data 2 (BF16; rows of a head in pairs, times 2^k)    | BF16      |
+| METAL_Q, _K  | 1                  | data 2 (BF16; rows of a head in pairs, times 2^k)    | BF16      |
 | MLX_Q…       | 32, 64 or 128      | weight (4 or 8 bits each), scales, biases            | F32       |
 | Q8_0 … Q6_K  | 32 or 256          | data (ggml's block types)                            | F32       |
 
@@ -115,7 +115,6 @@ def mlx_affine(bits: int, group_size: int, scales: str) -> AffineEncoding:
 
 
 @functools.cache
-def metal_heads(head_dim: int, exponent: int) -> HeadsEncoding:
+def metal_heads(name: str, head_dim: int, exponent: int) -> HeadsEncoding:
     """What a Metal file stores of q or k."""
-    name = f"METAL_HEADS_{head_dim}_{exponent}"
     return HeadsEncoding(name, 1, BF16.parts, BF16.name, whole=True, head_dim=head_dim, exponent=exponent)

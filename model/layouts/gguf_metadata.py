@@ -32,6 +32,7 @@ from ..config import MAX_CONFIG_BYTES, GptOssConfig, parse_config
 from ..config_checks import MAX_LAYERS, layer_types
 from ..gguf_tokenizer import config_ids
 from ..hf_files import GPT_OSS_20B
+from ..target_configs import mxfp4_config
 
 ARCHITECTURE = "gpt-oss"
 LEGACY_ARCHITECTURE = "gptoss"
@@ -142,9 +143,9 @@ def config_to_kv(
         kv[f"{architecture}.{_ROPE_TYPE}"] = string("yarn")
     kv["general.file_type"] = u32(dialect.file_types[expert_encoding])
     kv["general.quantization_version"] = u32(QUANTIZATION_VERSION)
-    kv[STORED_CONFIG] = string(
-        json.dumps(config.raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    )
+    # How another layout stored the weights is none of this file's business.
+    official = json.loads(mxfp4_config(config.raw))
+    kv[STORED_CONFIG] = string(json.dumps(official, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
     return kv if dialect is LLAMA_CPP else dict(sorted(kv.items()))
 
 

@@ -180,10 +180,10 @@ def relabelled(tensor: CanonicalTensor, encoding: Encoding, head_dim: int) -> En
     """How the file has a tensor that the `original/` layout has as `encoding`."""
     if encoding is MXFP4:
         return METAL_MXFP4
-    projection = tensor.name.split(".")[-2]
-    exponents = {"q": Q_EXPONENT, "k": K_EXPONENT}
-    is_attention = tensor.role in ("attention", "attention bias")
-    return metal_heads(head_dim, exponents[projection]) if is_attention and projection in exponents else encoding
+    scaled = {"q": ("METAL_Q", Q_EXPONENT), "k": ("METAL_K", K_EXPONENT)}.get(tensor.name.split(".")[-2])
+    if scaled is None or tensor.role not in ("attention", "attention bias"):
+        return encoding
+    return metal_heads(scaled[0], head_dim, scaled[1])
 
 
 def usual_vocab_size(n_tokens: int) -> int:

@@ -21,6 +21,8 @@ from mxfp4_reference import decoded
 from numpy.typing import NDArray
 from ways import LAYOUTS, PAIRS, SINGLE, Ways, by_steps
 
+from gptoss_convert.convert import plan as planning
+
 CHAINS = [*SINGLE, *PAIRS]
 
 # A Metal file ends its embeddings with the 16th special token.
@@ -76,6 +78,29 @@ def test_every_row_that_metal_keeps_is_byte_identical(steps: tuple[str, ...], wa
         rows, cols = expected[name].shape
         assert (found[name].dtype, found[name].shape) == ("BF16", [rows, cols])
         assert found[name].data[: KEPT_ROWS * cols * 2] == expected[name].data[: KEPT_ROWS * cols * 2]
+
+
+@pytest.fixture(scope="module")
+def unverified(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Ways:
+    return Ways(tiny, tmp_path_factory.mktemp("unverified"), ("--no-verify",))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nothing_differs_without_verification(layout: str, ways: Ways, unverified: Ways) -> None:
+    """Then bytes that do not change are copied by the system."""
+    assert differing(read_tensors(unverified.path(layout, "hf")), read_tensors(ways.path(layout, "hf"))) == []
+    assert differing(files(unverified.path(layout)), files(ways.path(layout))) == []
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nothing_differs_in_slabs_of_a_few_rows(
+    layout: str, ways: Ways, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors of `tiny` fit into one slab, those of the true shapes need hundreds."""
+    monkeypatch.setattr(planning, "SLAB_BYTES", 5000)
+    monkeypatch.setattr(planning, "leaf_rows", lambda _row_bytes: 8)
+    small = Ways(ways.start, tmp_path)
+    assert differing(read_tensors(small.path(layout, "hf")), read_tensors(ways.path(layout, "hf"))) == []
 
 
 SPELLINGS: dict[str, Callable[[Tensors], Callable[[Tensors], None]]] = {

@@ -53,8 +53,8 @@ def sources(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
     spelled = {name: ways.directory / name for name in changes}
 
     def source(layout: str) -> Path:
-        if layout in ("hf", *STEPS):
-            return ways.path(*([] if layout == "hf" else [layout]))
+        if layout not in changes:
+            return ways.path() if layout == "hf" else ways.path(layout)
         if not spelled[layout].exists():
             edit_tensors(copy_of(ways.path("bf16"), spelled[layout]), changes[layout])
         return spelled[layout]

@@ -129,9 +129,7 @@ def test_tensors_that_were_not_quantized_are_compared_too(base: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_nothing_is_different_if_nothing_changed(
-    layout: str, base: Path, dense: Path, tmp_path: Path
-) -> None:
+def test_nothing_is_different_if_nothing_changed(layout: str, base: Path, dense: Path, tmp_path: Path) -> None:
     name, options, file_name = LAYOUTS[layout]
     like = command(name, dense, tmp_path / file_name, *options, "--like", base, "--json").json["like"]
     assert like["different"] == []

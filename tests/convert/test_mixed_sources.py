@@ -11,9 +11,12 @@ from checkpoints import Tensor, Tensors, copy_of, edit_tensors, nothing_left_in,
 from command_line import command, refused
 from conversions import LAYOUTS, contents, converted, in_layout
 from experts import (
+    ALL,
     DOWN,
+    GATE,
     GATE_UP,
     LAYER,
+    UP,
     Array,
     change_floats,
     encoded,
@@ -68,7 +71,7 @@ def linearized(layer: int) -> Change:
     """Three linear modules for each expert."""
 
     def edit(tensors: Tensors) -> None:
-        for stem, rows in ((GATE_UP, {"gate": slice(0, None, 2), "up": slice(1, None, 2)}), (DOWN, {"down": slice(None)})):
+        for stem, rows in ((GATE_UP, {"gate": GATE, "up": UP}), (DOWN, {"down": ALL})):
             matrices, biases, shard = taken(tensors, stem.format(layer))
             for name, part in rows.items():
                 for expert, (matrix, bias) in enumerate(zip(matrices[:, part], biases[:, part], strict=True)):

@@ -112,15 +112,15 @@ def test_a_bit_of_a_code_is_proven_in_every_layout(
     assert name in fails(layout, trained, tmp_path, damage, monkeypatch)
 
 
-def signs_of_zeros(content: bytearray) -> None:
-    """Swaps 0 and −0 in the first block that has one in a low nibble."""
+def sign_of_a_zero(content: bytearray) -> None:
+    """Changes the sign of the first zero that is in a low nibble."""
     codes = np.frombuffer(content, np.uint8)
     first = int(np.flatnonzero(codes & 7 == 0)[0])
     content[first] ^= 8
 
 
 def test_sign_of_a_zero_is_proven(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert EXACT in fails("hf", trained, tmp_path, {(EXACT, 0): signs_of_zeros}, monkeypatch)
+    assert EXACT in fails("hf", trained, tmp_path, {(EXACT, 0): sign_of_a_zero}, monkeypatch)
 
 
 def test_scale_of_a_block_of_zeros_is_proven(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The experts of a Hugging Face directory as blocks of 32, read and stored on their own; directories with other experts.
+"""The experts of a Hugging Face directory as blocks of 32: read, stored, and replaced by others that are known.
 
 A stem is the name of a stored projection without its end, `model.layers.0.mlp.experts.down_proj`. Blocks are
 [E, N, G, 32]: experts, rows as they are stored (gate and up in turn), groups of 32 inputs.
@@ -120,8 +120,8 @@ WRITERS: list[tuple[str, slice, str]] = [
     (GATE_UP.format(2), UP, "even"),
 ]
 
-# Codes (repeated to fill a block) and scale: as they are in the first blocks of the last layer's down projection, and as
-# they come back. Codes 0 to 7 are 0, 0.5, 1, 1.5, 2, 3, 4, 6 steps, and negative from 8 on.
+# Codes (repeated to fill a block) and scale: as they are in the first blocks of the last layer's down projection, and
+# as they come back. Codes 0 to 7 are 0, 0.5, 1, 1.5, 2, 3, 4, 6 steps, and negative from 8 on.
 Codes = tuple[int, ...]
 HAND_MADE: dict[str, tuple[Codes, int, Codes, int]] = {
     "zeros of both signs": ((0, 8, 8), 130, (0, 8, 8), 0),
@@ -166,7 +166,7 @@ def written_by_known_rules(tiny: Path, out: Path, *, largest_scale: int = 254) -
 
 
 def with_hard_values(dense: Path, out: Path, encoding: str) -> Path:
-    """A copy of the BF16 directory, experts in `encoding`: of each kind that is hard to encode one, others as before."""
+    """A copy of the BF16 directory, experts in `encoding`: one of each kind of hard blocks, then others as before."""
 
     def edit(tensors: Tensors) -> None:
         for seed, stem in enumerate(stems(tensors)):

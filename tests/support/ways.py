@@ -51,10 +51,14 @@ def by_steps(steps: tuple[str, ...]) -> str:
 
 @dataclass
 class Ways:
-    """What becomes of the HF directory `start`, step by step; all outputs bear its name, which GGUF files keep."""
+    """What becomes of the HF directory `start`, step by step; all outputs bear its name, which GGUF files keep.
+
+    `options` are given to every command.
+    """
 
     start: Path
     directory: Path
+    options: tuple[str, ...] = ()
     _reports: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
 
     def path(self, *steps: str) -> Path:
@@ -77,7 +81,7 @@ class Ways:
         """Runs the last step with the options that the layout before it asks for."""
         *before, target = steps
         source = before[-1] if before else "hf"
-        options: list[str | Path] = [*STEPS[target].options]
+        options: list[str | Path] = [*STEPS[target].options, *self.options]
         if source.startswith("original"):
             options += ["--tokenizer", self.start]
         if source == "metal" and target != "metal":

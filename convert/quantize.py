@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..formats.codecs import mxfp4_encode
 from ..formats.codecs.encoding import MXFP4
-from ..formats.codecs.mxfp4 import Mxfp4
+from ..formats.codecs.mxfp4 import Mxfp4, check_scales
 from ..formats.codecs.mxfp4_encode import EncodeStats, Prefer
 from ..formats.codecs.mxfp4_scales import ScaleRule
 from ..formats.codecs.slab import Dense, Scratch, Slab, pack
 from ..formats.errors import CodecError
 from .plan import Group, Move, Plan
 from .reading import SlabReader
+from .stored import StoredTensor
 
 # Blocks that settle which exponent a tensor's ambiguous blocks had.
 _ENOUGH_BLOCKS = 4096
@@ -54,23 +56,12 @@ class Quantizer:
         )
         prefer = self._preference(group, move, scratch) if self._rule is ScaleRule.EXACT else Prefer.LOW
         values, encoding = slab.values, slab.encoding.name
-        try:
-            if self.like is None:
+        base = None if self.like is None else self._packed_base(move, begin, begin + n_rows, scratch)
+        with _placed(move.source, begin, begin + n_rows, "the tensor cannot become MXFP4"):
+            if base is None:
                 stats = mxfp4_encode.encode(values, encoding, self._rule, out, prefer=prefer)
             else:
-                base = self._base(move, begin, begin + n_rows, scratch)
-                assert isinstance(base, Mxfp4)
                 stats = mxfp4_encode.encode_like(values, encoding, base, self._rule, out, prefer=prefer)
-        except CodecError as error:
-            array = move.source.spans[0].interval(begin, begin + n_rows)[0]
-            raise CodecError(
-                f"the tensor cannot become MXFP4 ({move.name}, rows from {begin} on): {error.problem}",
-                file=array.file,
-                tensor=array.name,
-                expected=error.expected,
-                found=error.found,
-                remedy=error.remedy,
-            ) from None
         with self._lock:
             self.stats[move.name] += stats
         return out
@@ -100,6 +91,15 @@ class Quantizer:
         (slab,) = self.like.load([move.like], begin, end, scratch.nested("aside"))
         return slab
 
+    def _packed_base(self, move: Move, begin: int, end: int, scratch: Scratch) -> Mxfp4:
+        """The base's rows. Raises CodecError naming the base if they are damaged."""
+        base = self._base(move, begin, end, scratch)
+        assert move.like is not None
+        assert isinstance(base, Mxfp4)
+        with _placed(move.like, begin, end, "the checkpoint to compare with is damaged"):
+            check_scales(base.scales)
+        return base
+
     def _preference(self, group: Group, move: Move, scratch: Scratch) -> Prefer:
         """Which exponent ambiguous blocks of the tensor get: decided once, from matrices spread over the tensor."""
         with self._surveying:
@@ -122,3 +122,20 @@ class Quantizer:
             if all(found.blocks_exact - found.blocks_zero >= _ENOUGH_BLOCKS for found in stats.values()):
                 break
         self._preferred |= {name: found.prefer for name, found in stats.items()}
+
+
+@contextlib.contextmanager
+def _placed(stored: StoredTensor, begin: int, end: int, problem: str) -> Iterator[None]:
+    """Says of a CodecError which rows of which stored tensor it is about."""
+    try:
+        yield
+    except CodecError as error:
+        array = stored.spans[-1].interval(begin, end)[0]
+        raise CodecError(
+            f"{problem} ({stored.tensor.name}, rows from {begin} on): {error.problem}",
+            file=array.file,
+            tensor=array.name,
+            expected=error.expected,
+            found=error.found,
+            remedy=error.remedy,
+        ) from None

@@ -102,7 +102,7 @@ def _manifest(plan: Plan, staging: Staging, mover: SlabMover, quantizer: Quantiz
         files=tuple(staging.path(path) for path in plan.paths),
         texts=texts,
         digests=digests,
-        rounded=mover.rounded,
+        rounded={move.name: mover.rounded[move.name] for move in plan.moves if move.name in mover.rounded},
         rounded_digests={name: mover.written[name].hexdigest() for name in mover.rounded if name in mover.written},
         quantized=quantizer.stats,
         packed_digests={name: digest.hexdigest() for name, digest in mover.packed.items()},

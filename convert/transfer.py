@@ -154,6 +154,8 @@ class SlabMover:
         self.rounded: dict[str, int] = {}
         self.differs: dict[str, bool] = {}
         for move in plan.moves:
+            if quantizer.like:
+                self.differs[move.name] = False
             if digest or (move.dequantizes and plan.layout.closing is not None):
                 self.digests[move.name] = source_digest(move)
             if digest and may_round(move):
@@ -203,7 +205,7 @@ class SlabMover:
             if self._quantizer.like:
                 differs = self._quantizer.differs(move, parts, begin, end, scratch)
                 with self._lock:
-                    self.differs[move.name] = self.differs.get(move.name, False) or differs
+                    self.differs[move.name] |= differs
         window.turn_out()
         for piece in window.pieces:
             self._write(piece.array.file, piece.buffer, piece.first)

@@ -8,15 +8,19 @@ The way back shares nothing with the way there but the table of the layout: the 
 3. the canonical digest of every tensor equals the one taken of the source while it was read.
 
 Floats that became MXFP4 without rounding are decoded again and must be the very floats they were. A tensor whose values
-had to be rounded (to F16, BF16 or MXFP4) cannot return; then what was written must read back as it was written, and how
-much changed is said.
+had to be rounded (to F16, BF16 or MXFP4) cannot return; then what was written must read back as it was written, as many
+blocks of it as were exact must be the source's, and how much changed is said.
 """
 
 from __future__ import annotations
 
+import threading
+
+import numpy as np
+
 from ..formats.codecs.encoding import MXFP4, canonical
 from ..formats.codecs.mxfp4 import Mxfp4
-from ..formats.codecs.slab import Scratch, Slab, restore
+from ..formats.codecs.slab import Scratch, Slab, as_f32, restore
 from ..formats.digest import TensorDigest
 from ..formats.errors import GptOssConvertError, VerificationError
 from .checkpoint import Checkpoint
@@ -140,6 +144,8 @@ class _ReadBack:
             if move.quantizes:
                 self._packed[move.name] = packed_digest(move)
         self._inexact: set[str] = set()
+        self._kept: dict[str, int] = {}
+        self._lock = threading.Lock()
 
     def slab(self, group: Group, begin: int, end: int, scratch: Scratch) -> None:
         """Digests rows `begin … end - 1` of the group's tensors."""
@@ -148,12 +154,23 @@ class _ReadBack:
         for number, (move, slab) in enumerate(zip(group.moves, slabs, strict=True)):
             if move.name in self._packed:
                 self._packed[move.name].update(begin, contiguous_planes(slab, scratch))
-            if self._returns(move):
+            if not self._returns(move):
+                self._count_kept(move, slab, begin, end, scratch)
+            else:
                 if move.name not in self._manifest.rounded:
                     slab = self._restored(move, slab, begin, end, scratch, f"back{number}")
                 self._digests[move.name].update(begin, contiguous_planes(slab, scratch))
         n_bytes = sum(tensor.n_bytes // group.rows for tensor in stored) * (end - begin)
         self._progress.advance(n_bytes, stored[-1].spans[0].array.name)
+
+    def _count_kept(self, move: Move, slab: Slab, begin: int, end: int, scratch: Scratch) -> None:
+        """Counts the blocks of a requantized tensor that hold the source's floats to the bit."""
+        (source,) = self._source.load([move.source], begin, end, scratch.nested("source"))
+        floats = [as_f32(found, scratch, name) for found, name in ((slab, "written"), (source, "read"))]
+        written, read = (values.view(np.uint32).reshape(-1, MXFP4.block_elements) for values in floats)
+        kept = int((written == read).all(axis=1).sum())
+        with self._lock:
+            self._kept[move.name] = self._kept.get(move.name, 0) + kept
 
     def _returns(self, move: Move) -> bool:
         """False for a tensor that was requantized: its floats are gone."""
@@ -180,4 +197,5 @@ class _ReadBack:
         wrong = {name for name, digest in found.items() if digest.hexdigest() != expected[name]}
         packed = self._packed.items()
         wrong |= {name for name, digest in packed if digest.hexdigest() != manifest.packed_digests[name]}
+        wrong |= {name for name, kept in self._kept.items() if kept != manifest.quantized[name].blocks_exact}
         return [move.name for move in manifest.plan.moves if move.name in wrong | self._inexact]

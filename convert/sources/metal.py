@@ -76,8 +76,8 @@ def stored_arrays(path: Path, fields: MetalFields, n_tokens: int, weights_offset
     arrays: dict[str, StoredArray] = {}
     for array in metal_arrays(fields, n_tokens):
         for part, (offset, n_bytes) in enumerate(array.pieces()):
-            name = array.name if array.n_parts == 1 else f"{array.name}[{part}]"
-            shape = array.shape if array.n_parts == 1 else array.shape[1:]
+            name = f"{array.name}[{part}]" if array.is_of_experts else array.name
+            shape = array.shape[1:] if array.is_of_experts else array.shape
             arrays[name] = StoredArray(path, name, array.dtype, shape, weights_offset + offset, n_bytes)
     return arrays
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 import functools
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import numpy as np
@@ -78,12 +81,25 @@ class Kernels(Protocol):
         """
 
 
+_TWIN = ContextVar("twin", default=False)
+
+
+@contextmanager
+def numpy_twin() -> Iterator[None]:
+    """Inside, the numpy twin does this thread's byte work: a second opinion on what the numba kernels make."""
+    token = _TWIN.set(True)
+    try:
+        yield
+    finally:
+        _TWIN.reset(token)
+
+
 def kernels() -> Kernels:
-    """The numba kernels, or their numpy twin if numba is missing or GPTOSS_CONVERT_NO_NUMBA is 1.
+    """The numba kernels; their numpy twin if numba is missing, if GPTOSS_CONVERT_NO_NUMBA is 1, or in `numpy_twin`.
 
     Imports numba when first called. Warns once (`SlowCodecWarning`) if it is missing.
     """
-    if os.environ.get(NO_NUMBA_VARIABLE) == "1":
+    if _TWIN.get() or os.environ.get(NO_NUMBA_VARIABLE) == "1":
         from . import numpy_kernels
 
         return numpy_kernels

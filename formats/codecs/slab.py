@@ -213,3 +213,15 @@ def restore(
         return Mxfp4(blocks, scales), wrong
     values = scratch.array(f"{name}.restored", (n_rows, cols), ELEMENT[encoding.name])
     return Dense(encoding, values), floats.convert(slab.values, slab.encoding.name, encoding.name, values)
+
+
+def as_f32(slab: Slab, scratch: Scratch, name: str) -> NDArray[np.float32]:
+    """The slab's values, float32 [N, cols], which hold every encoding's. Raises CodecError if one overflows."""
+    n_rows = len(planes(slab)[0])
+    cols = 32 * slab.scales.shape[1] if isinstance(slab, Mxfp4) else slab.values.shape[1]
+    values = scratch.array(f"{name}.f32", (n_rows, cols), ELEMENT[F32.name])
+    if isinstance(slab, Mxfp4):
+        mxfp4.decode_f32(slab, values)
+    else:
+        floats.convert(slab.values, slab.encoding.name, F32.name, values)
+    return values

@@ -104,6 +104,11 @@ class MetalArray(NamedTuple):
     n_parts: int
     stride: int
 
+    @property
+    def is_of_experts(self) -> bool:
+        """True if there is one part for each expert, even if there is one expert only."""
+        return ".mlp1_" in self.name or ".mlp2_" in self.name
+
     def pieces(self) -> Iterator[tuple[int, int]]:
         """(offset, bytes) of each part, in order."""
         n_bytes = self.n_bytes // self.n_parts

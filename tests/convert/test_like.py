@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import Tensors, copy_of, edit_tensors, nothing_left_in, read_tensors
+from checkpoints import SCALES, Tensors, copy_of, edit_tensors, nothing_left_in, patch, read_tensors
 from command_line import command, refused
 from conversions import LAYOUTS, contents, converted, in_layout
 from experts import DOWN, GATE_UP, change_floats, read_blocks, written_by_known_rules
@@ -161,3 +161,20 @@ def is_refused(source: Path, like: Path, directory: Path, *parts: str, layout: s
     with nothing_left_in(directory):
         outcome = command(name, source, directory / file_name, *options, "--like", like)
     refused(outcome, like, *parts, code=code)
+
+
+@pytest.mark.parametrize("layout", ["hf", "gguf"])
+def test_base_that_is_damaged_is_refused_by_name(layout: str, base: Path, dense: Path, tmp_path: Path) -> None:
+    damaged = copy_of(base, tmp_path / "damaged")
+    patch(damaged, SCALES, 320 * 6 + 6 + 5, b"\xff")
+    is_refused(
+        dense,
+        damaged,
+        tmp_path,
+        SCALES,
+        "to compare with is damaged",
+        "layers.2.moe.up.weight, rows from 160 on",
+        "row 0, block 5",
+        layout=layout,
+        code=1,
+    )

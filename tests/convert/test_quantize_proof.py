@@ -187,6 +187,21 @@ def test_fault_of_the_encoder_is_noticed_in_what_is_exact(
     assert "and 11 more" in message
 
 
+def test_fault_in_an_exact_block_is_noticed_although_the_tensor_has_requantized_ones(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = mxfp4_encode.encode
+
+    def encode(*arguments: Any, **options: Any) -> mxfp4_encode.EncodeStats:
+        stats = true(*arguments, **options)
+        if stats.blocks_requantized:
+            change_one_code(arguments[3])
+        return stats
+
+    monkeypatch.setattr(mxfp4_encode, "encode", encode)
+    assert REQUANTIZED in refused_unproven("hf", trained, tmp_path)
+
+
 def test_base_that_is_kept_although_values_changed_is_noticed(
     tiny: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

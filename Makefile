@@ -9,7 +9,7 @@ BASE := $(VENV)/.base
 TESTS := $(VENV)/.tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu bench scale-rules style quality golden clean
+.PHONY: help setup demo test test-slow test-gpu bench scale-rules aot style quality golden clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -43,6 +43,9 @@ bench: $(TESTS)  ## measure every conversion beside cp and dd; needs 18 GB of di
 
 scale-rules: $(TESTS)  ## print the tables of docs/scale-rules.md
 	$(BIN)/python tests/support/measure_scale_rules.py
+
+aot: $(TESTS)  ## compile every kernel for every GPU, print the tables of docs/hardware.md
+	@env -u TRITON_INTERPRET $(BIN)/python tests/support/aot.py $(BUILD)/aot
 
 style: $(TESTS)  ## format the code
 	$(BIN)/ruff check --fix .

@@ -15,28 +15,11 @@ import typer
 
 from .. import __version__
 from ..formats.errors import GptOssConvertError, UsageError
-from .options import (
-    AsJson,
-    DenseType,
-    DialectName,
-    DryRun,
-    ExpertType,
-    Force,
-    LayoutName,
-    Like,
-    NewDirectory,
-    NoVerify,
-    PadVocab,
-    PresetName,
-    Quiet,
-    ScaleRuleName,
-    ScaleRuleOption,
-    Source,
-    Tokenizer,
-)
+from . import options as opt
 
 if TYPE_CHECKING:
     from .plan import Plan, Quantizing, Target
+    from .progress import Progress
 
 # Rich's markup is off: brackets in our help are options and sizes, not styles.
 app = typer.Typer(
@@ -65,8 +48,8 @@ def _root(
 
 @app.command()
 def inspect(
-    source: Source,
-    as_json: AsJson = False,
+    source: opt.Source,
+    as_json: opt.AsJson = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every stored tensor.")] = False,
 ) -> None:
     """Show what a checkpoint is: model, layout, true encodings, template, special tokens. Reads headers only."""
@@ -89,30 +72,21 @@ def inspect(
 
 @app.command()
 def to_gguf(
-    source: Source,
-    out: Annotated[Path, typer.Argument(metavar="OUT.gguf", help="The file to write.", show_default=False)],
-    dense: Annotated[
-        DenseType, typer.Option("--type", help="Encoding of attention and embeddings; auto keeps the stored one.")
-    ] = DenseType.auto,
-    experts: Annotated[
-        ExpertType, typer.Option(help="Encoding of the experts; mxfp4 moves the stored blocks undecoded.")
-    ] = ExpertType.mxfp4,
-    split_max_size: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Split into files of at most SIZE of tensors, such as 5G or 500M."),
-    ] = None,
-    dialect: Annotated[
-        DialectName, typer.Option(help="llama.cpp's, or that of Ollama before it ran llama.cpp.")
-    ] = DialectName.llama_cpp,
-    scale_rule: ScaleRuleOption = ScaleRuleName.exact,
-    like: Like = None,
-    tokenizer: Tokenizer = None,
-    pad_vocab: PadVocab = False,
-    dry_run: DryRun = False,
-    no_verify: NoVerify = False,
-    force: Force = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    source: opt.Source,
+    out: opt.NewGguf,
+    dense: opt.Dense = opt.DenseType.auto,
+    experts: opt.Experts = opt.ExpertType.mxfp4,
+    split_max_size: opt.SplitMaxSize = None,
+    dialect: opt.Dialect = opt.DialectName.llama_cpp,
+    scale_rule: opt.ScaleRuleOption = opt.ScaleRuleName.exact,
+    like: opt.Like = None,
+    tokenizer: opt.Tokenizer = None,
+    pad_vocab: opt.PadVocab = False,
+    dry_run: opt.DryRun = False,
+    no_verify: opt.NoVerify = False,
+    force: opt.Force = False,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Write a GGUF file that llama.cpp runs, and prove that it holds the checkpoint."""
     from .targets.gguf import GgufTarget
@@ -126,27 +100,25 @@ def to_gguf(
 
 @app.command()
 def to_mxfp4(
-    source: Source,
-    out: NewDirectory,
-    layout: Annotated[LayoutName, typer.Option(help="Hugging Face's layout, or OpenAI's own.")] = LayoutName.hf,
-    like: Like = None,
-    scale_rule: ScaleRuleOption = ScaleRuleName.exact,
-    shard_plan: Annotated[
-        str, typer.Option(metavar="official|SIZE", help="The official shards, or files of at most SIZE of tensors.")
-    ] = "official",
-    tokenizer: Tokenizer = None,
-    pad_vocab: PadVocab = False,
-    dry_run: DryRun = False,
-    no_verify: NoVerify = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    source: opt.Source,
+    out: opt.NewDirectory,
+    layout: opt.Layout = opt.LayoutName.hf,
+    like: opt.Like = None,
+    scale_rule: opt.ScaleRuleOption = opt.ScaleRuleName.exact,
+    shard_plan: opt.ShardPlan = "official",
+    tokenizer: opt.Tokenizer = None,
+    pad_vocab: opt.PadVocab = False,
+    dry_run: opt.DryRun = False,
+    no_verify: opt.NoVerify = False,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Write MXFP4 safetensors, in the official Hugging Face layout or in OpenAI's `original/`."""
     from .targets.hf import HfTarget
     from .targets.original import OriginalTarget
     from .targets.sizes import parse_size
 
-    target: HfTarget | OriginalTarget = HfTarget(out) if layout is LayoutName.hf else OriginalTarget(out)
+    target: HfTarget | OriginalTarget = HfTarget(out) if layout is opt.LayoutName.hf else OriginalTarget(out)
     if shard_plan != "official":
         target = replace(target, shard_bytes=parse_size(shard_plan))
     planned = _plan(source, target, tokenizer, pad_vocab, _quantizing(scale_rule, like))
@@ -155,14 +127,14 @@ def to_mxfp4(
 
 @app.command()
 def to_bf16(
-    source: Source,
-    out: NewDirectory,
-    tokenizer: Tokenizer = None,
-    pad_vocab: PadVocab = False,
-    dry_run: DryRun = False,
-    no_verify: NoVerify = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    source: opt.Source,
+    out: opt.NewDirectory,
+    tokenizer: opt.Tokenizer = None,
+    pad_vocab: opt.PadVocab = False,
+    dry_run: opt.DryRun = False,
+    no_verify: opt.NoVerify = False,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Write BF16 safetensors as transformers has them, to train or to inspect. MXFP4 becomes BF16 exactly."""
     from .targets.bf16 import Bf16Target
@@ -173,16 +145,16 @@ def to_bf16(
 
 @app.command()
 def to_mlx(
-    source: Source,
-    out: NewDirectory,
-    scale_rule: ScaleRuleOption = ScaleRuleName.exact,
-    like: Like = None,
-    tokenizer: Tokenizer = None,
-    pad_vocab: PadVocab = False,
-    dry_run: DryRun = False,
-    no_verify: NoVerify = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    source: opt.Source,
+    out: opt.NewDirectory,
+    scale_rule: opt.ScaleRuleOption = opt.ScaleRuleName.exact,
+    like: opt.Like = None,
+    tokenizer: opt.Tokenizer = None,
+    pad_vocab: opt.PadVocab = False,
+    dry_run: opt.DryRun = False,
+    no_verify: opt.NoVerify = False,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Write a directory for mlx-lm on Apple machines: the same MXFP4 bytes, gate and up apart."""
     from .targets.mlx import MlxTarget
@@ -193,16 +165,16 @@ def to_mlx(
 
 @app.command()
 def to_metal(
-    source: Source,
-    out: Annotated[Path, typer.Argument(metavar="OUT.bin", help="The file to write.", show_default=False)],
-    scale_rule: ScaleRuleOption = ScaleRuleName.exact,
-    like: Like = None,
-    tokenizer: Tokenizer = None,
-    dry_run: DryRun = False,
-    no_verify: NoVerify = False,
-    force: Force = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    source: opt.Source,
+    out: opt.NewMetal,
+    scale_rule: opt.ScaleRuleOption = opt.ScaleRuleName.exact,
+    like: opt.Like = None,
+    tokenizer: opt.Tokenizer = None,
+    dry_run: opt.DryRun = False,
+    no_verify: opt.NoVerify = False,
+    force: opt.Force = False,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Write the model.bin that OpenAI's Metal program runs, with its tokenizer inside."""
     from .targets.metal import MetalTarget
@@ -213,27 +185,88 @@ def to_metal(
 
 @app.command()
 def make_demo(
-    directory: NewDirectory,
+    directory: opt.NewDirectory,
     preset: Annotated[
-        PresetName, typer.Option(help="Shapes: a toy, or the true ones (13.8 and 65 GB).")
-    ] = PresetName.tiny,
+        opt.PresetName, typer.Option(help="Shapes: a toy, or the true ones (13.8 and 65 GB).")
+    ] = opt.PresetName.tiny,
     layers: Annotated[
         int | None, typer.Option(help="Number of layers, if not the preset's.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other weights.")] = 0,
-    layout: Annotated[LayoutName, typer.Option(help="Hugging Face's layout, or OpenAI's own.")] = LayoutName.hf,
+    layout: opt.Layout = opt.LayoutName.hf,
     sparse: Annotated[
         bool, typer.Option("--sparse", help="Make every weight zero: files that take no room on the disk.")
     ] = False,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    dry_run: opt.DryRun = False,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Make a checkpoint with random weights, or none, in the official shapes and layout, to try things with."""
     from .demo import plan_demo
 
     planned = plan_demo(directory, preset.value, layers, seed, layout=layout.value, sparse=sparse)
     _carry_out(planned, dry_run=dry_run, prove=False, force=False, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def validate(
+    source: opt.ToValidate = None,
+    other: opt.Other = None,
+    layers: opt.Layers = "all",
+    tokens: opt.Tokens = None,
+    device: opt.Device = opt.DeviceName.auto,
+    self_test: opt.SelfTest = False,
+    tokenizer: opt.Tokenizer = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Run a checkpoint's layers on its stored bytes and compare every stage with a float64 reference."""
+    from .validation.command import run_self_test, run_validation
+
+    if self_test == (source is not None):
+        raise UsageError(
+            "nothing to validate" if source is None else "--self-test has a model of its own",
+            expected="PATH, or --self-test",
+        )
+    outcome = (
+        run_self_test(device.value)
+        if source is None
+        else run_validation(source, other, layers, tokens, device.value, tokenizer, _progress(as_json or quiet))
+    )
+    if as_json:
+        _print_json(outcome.report)
+    elif not quiet or not outcome.holds:
+        for table in outcome.tables:
+            _print_table(table)
+        _print_lines(outcome.lines)
+    if not outcome.holds:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    arch: Annotated[
+        str | None, typer.Option(metavar="ARCH", help="Another architecture, such as sm_75.", show_default=False)
+    ] = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Show which way each encoding is computed on this machine, why, and what it costs."""
+    from .doctor import diagnose, doctor_lines
+
+    report = diagnose(arch)
+    if as_json:
+        _print_json(report)
+    else:
+        _print_lines(doctor_lines(report))
+
+
+def _progress(silent: bool) -> Progress:
+    from rich.console import Console
+
+    from .bar import progress_for
+    from .progress import Progress
+
+    return Progress() if silent else progress_for(Console(stderr=True))
 
 
 def _plan(
@@ -245,7 +278,7 @@ def _plan(
     return plan(open_checkpoint(source, tokenizer, pad_vocab=pad_vocab), target, quantizing)
 
 
-def _quantizing(rule: ScaleRuleName, like: Path | None) -> Quantizing:
+def _quantizing(rule: opt.ScaleRuleName, like: Path | None) -> Quantizing:
     """How floats become MXFP4."""
     from ..formats.codecs.mxfp4_scales import ScaleRule
     from .checkpoint import open_checkpoint
@@ -256,12 +289,8 @@ def _quantizing(rule: ScaleRuleName, like: Path | None) -> Quantizing:
 
 def _carry_out(planned: Plan, *, dry_run: bool, prove: bool, force: bool, as_json: bool, quiet: bool) -> None:
     """Prints the plan or runs it, and says what was done."""
-    from rich.console import Console
-
     from . import render
-    from .bar import progress_for
     from .changes import change_lines, describe_changes
-    from .progress import Progress
     from .report import describe_plan, describe_run
     from .run import run
 
@@ -276,7 +305,7 @@ def _carry_out(planned: Plan, *, dry_run: bool, prove: bool, force: bool, as_jso
         return
     if not silent:
         _print_lines(render.plan_lines(report), to_stderr=True)
-    progress = Progress() if silent else progress_for(Console(stderr=True))
+    progress = _progress(silent)
     started = time.monotonic()
     try:
         manifest = run(planned, progress, prove=prove, force=force)

@@ -43,6 +43,15 @@ class DialectName(StrEnum):
     ollama_legacy = "ollama-legacy"
 
 
+class DeviceName(StrEnum):
+    """Where validation runs the experts."""
+
+    auto = "auto"
+    cuda = "cuda"
+    cpu = "cpu"
+    interpret = "interpret"
+
+
 class LayoutName(StrEnum):
     """Layouts of MXFP4 safetensors."""
 
@@ -82,3 +91,32 @@ Like = Annotated[
     typer.Option(metavar="ORIGINAL", help="Keep this checkpoint's blocks where values agree.", show_default=False),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+NewGguf = Annotated[Path, typer.Argument(metavar="OUT.gguf", help="The file to write.", show_default=False)]
+NewMetal = Annotated[Path, typer.Argument(metavar="OUT.bin", help="The file to write.", show_default=False)]
+Dense = Annotated[
+    DenseType, typer.Option("--type", help="Encoding of attention and embeddings; auto keeps the stored one.")
+]
+Experts = Annotated[ExpertType, typer.Option(help="Encoding of the experts; mxfp4 moves the stored blocks undecoded.")]
+SplitMaxSize = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Split into files of at most SIZE of tensors, such as 5G or 500M."),
+]
+Dialect = Annotated[DialectName, typer.Option(help="llama.cpp's, or that of Ollama before it ran llama.cpp.")]
+Layout = Annotated[LayoutName, typer.Option(help="Hugging Face's layout, or OpenAI's own.")]
+ShardPlan = Annotated[
+    str, typer.Option(metavar="official|SIZE", help="The official shards, or files of at most SIZE of tensors.")
+]
+
+ToValidate = Annotated[Path | None, typer.Argument(metavar="PATH", help="The checkpoint to run.", show_default=False)]
+Other = Annotated[
+    Path | None, typer.Argument(metavar="[OTHER]", help="Another, to compare with it.", show_default=False)
+]
+Layers = Annotated[str, typer.Option(metavar="all|0,1,…", help="Which layers to measure.")]
+Tokens = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many tokens; twice the sliding window if not given.", show_default=False),
+]
+Device = Annotated[DeviceName, typer.Option(help="Where experts run; auto takes a GPU whose kernels pass their test.")]
+SelfTest = Annotated[
+    bool, typer.Option("--self-test", help="Prove on a small model that errors are seen on this machine.")
+]

@@ -10,6 +10,7 @@ from typing import Protocol
 from ..formats.codecs.encoding import MXFP4, Encoding, canonical
 from ..formats.codecs.mxfp4_scales import ScaleRule
 from ..formats.digest import Leaves, leaf_rows
+from ..formats.files import holds_holes
 from ..model.inventory import CanonicalTensor
 from .checkpoint import Checkpoint
 from .like import require_like
@@ -144,6 +145,12 @@ class Plan:
     def n_bytes(self) -> int:
         """Bytes that will be written."""
         return sum(n_bytes for _, n_bytes in self.sizes)
+
+    @property
+    def is_sparse(self) -> bool:
+        """True if the source is zeros that take no room, so that the output can be the same."""
+        source = self.source
+        return source.is_blank or (bool(source.files) and all(map(holds_holes, source.files)))
 
     @property
     def n_parameters(self) -> int:

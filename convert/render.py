@@ -47,6 +47,7 @@ def checkpoint_lines(report: dict[str, Any]) -> list[str]:
         f"{config['sliding_window']}",
         f"  vocabulary   {config['vocab_size']:,} rows",
         *_tokenizer_lines(report["tokenizer"]),
+        *(f"  note         {note}" for note in report["notes"]),
     ]
 
 
@@ -85,7 +86,7 @@ def _token(token: dict[str, Any]) -> str:
 
 def role_table(rows: list[dict[str, Any]]) -> Table:
     """Tensors by role with their true encodings."""
-    table = _table("role", "encoding", "tensors", "parameters", "bytes", "bits/weight", "share")
+    table = plain_table("role", "encoding", "tensors", "parameters", "bytes", "bits/weight", "share")
     total = sum(row["bytes"] for row in rows)
     for row in rows:
         table.add_row(
@@ -102,7 +103,9 @@ def role_table(rows: list[dict[str, Any]]) -> Table:
 
 def tensor_table(rows: list[dict[str, Any]]) -> Table:
     """Every stored array."""
-    table = _table("tensor", "dtype", "shape", "bytes", "offset", "file", left=("tensor", "dtype", "shape", "file"))
+    table = plain_table(
+        "tensor", "dtype", "shape", "bytes", "offset", "file", left=("tensor", "dtype", "shape", "file")
+    )
     for row in rows:
         shape = " × ".join(map(str, row["shape"]))
         # Text, not str: names may hold what Rich takes for markup.
@@ -112,7 +115,7 @@ def tensor_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _table(*columns: str, left: tuple[str, ...] = ("role", "encoding")) -> Table:
+def plain_table(*columns: str, left: tuple[str, ...] = ("role", "encoding")) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(Text(column), justify="left" if column in left else "right", no_wrap=True)

@@ -52,6 +52,7 @@ def describe(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, Any]
         "config": {key: getattr(config, key) for key in _CONFIG_KEYS} | {"yarn": asdict(config.yarn)},
         "roles": role_table(checkpoint.tensors.values()),
         "tokenizer": None if facts is None else asdict(facts),
+        "notes": list(checkpoint.notes),
     }
     if tensors:
         report["tensors"] = [

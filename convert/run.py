@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..formats.codecs.accelerate import prepare
 from ..formats.errors import GptOssConvertError, OutputError
-from ..formats.files import DataFile, holds_holes, open_data_file, sync_directory
+from ..formats.files import DataFile, open_data_file, sync_directory
 from .manifest import Manifest
 from .plan import Plan
 from .progress import Progress
@@ -65,9 +65,8 @@ def _write(plan: Plan, staging: Staging, progress: Progress, *, digest: bool) ->
     with ExitStack() as stack:
         stack.enter_context(progress.during("writing", sum(move.source.n_bytes for move in plan.moves)))
         outputs = {file.path: _create(stack, staging.path(file.path), file.header) for file in layout.files}
-        is_sparse = plan.source.is_blank or (bool(plan.source.files) and all(map(holds_holes, plan.source.files)))
         for file in layout.files:
-            outputs[file.path].resize(file.n_bytes, sparse=is_sparse)
+            outputs[file.path].resize(file.n_bytes, sparse=plan.is_sparse)
         reader = stack.enter_context(plan.source.make_reader())
         threading.Thread(target=prepare, daemon=True).start()
         quantizer = Quantizer(plan, reader, stack.enter_context(like.make_reader()) if like else None)

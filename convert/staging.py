@@ -146,7 +146,7 @@ class Staging:
             )
 
     def _check_space(self) -> None:
-        free, needed = free_bytes(self._root.parent), 0 if self._plan.source.is_blank else self._plan.n_bytes
+        free, needed = free_bytes(self._root.parent), 0 if self._plan.is_sparse else self._plan.n_bytes
         if needed > free:
             raise OutputError(
                 "the disk has too little free space",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import TracebackType
 
 import numpy as np
@@ -70,21 +71,23 @@ class CheckpointWeights:
         """The canonical rows of all `runs` (begin, end), one after the other, in the tensor's buffer."""
         encoding, cols = _DECODED[self._dtype], stored.tensor.cols
         shape = (sum(end - begin for begin, end in runs), cols)
-        # A name without its layer: the next layer's tensor takes the place of this one's.
-        key = stored.tensor.name.split(".", 2)[-1] if stored.tensor.name.startswith("layers.") else stored.tensor.name
-        values = self._buffers.array(key, shape, ELEMENT[encoding.name])
+        # Without its layer, so that the next layer's tensor takes the place of this one's.
+        name = re.sub(r"^layers\.\d+\.", "", stored.tensor.name)
+        values = self._buffers.array(name, shape, ELEMENT[encoding.name])
         out, filled = values.view(np.uint8).reshape(shape[0], encoding.row_bytes(cols)), 0
         for run in runs:
             for begin, end in _slabs(stored, *run):
                 self._decode(stored, begin, end, encoding, out[filled : filled + end - begin])
                 filled += end - begin
+        if self._dtype is torch.float64:
+            # New memory is slow: the wide copy has a buffer of its own.
+            wide = torch.from_numpy(self._buffers.array(f"{name}.wide", shape, np.dtype(np.float64)))
+            return wide.copy_(torch.from_numpy(values))
         if encoding is F32:
-            return torch.from_numpy(values).to(self._dtype)
+            return torch.from_numpy(values)
         return torch.from_numpy(values.view(np.int16)).view(self._dtype)
 
-    def _decode(
-        self, stored: StoredTensor, begin: int, end: int, encoding: Encoding, out: NDArray[np.uint8]
-    ) -> None:
+    def _decode(self, stored: StoredTensor, begin: int, end: int, encoding: Encoding, out: NDArray[np.uint8]) -> None:
         (slab,) = self._reader.load([stored], begin, end, self._reading)
         refuse_invalid(slab, stored, begin)
         try:

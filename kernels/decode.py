@@ -1,42 +1,39 @@
-"""Launches the decode kernels."""
+"""Launches the decode kernel."""
 
 from __future__ import annotations
 
 import torch
 import triton
 
-from .mxfp4 import decode_ggml_kernel, decode_planes_kernel
-
-# Blocks per program: 128 threads' worth of 16-byte rows.
-_TILE = 128
-
-
-def decode_planes(blocks: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """The values of MXFP4 planes: float32 [N, 32·G], exact.
-
-    Args:
-        blocks: uint8 [N, G, 16], interleaved nibbles, contiguous.
-        scales: uint8 [N, G], contiguous, on the same device.
-    """
-    n_rows, groups, _ = blocks.shape
-    assert blocks.is_contiguous()
-    assert scales.is_contiguous()
-    assert scales.shape == (n_rows, groups)
-    out = torch.empty((n_rows, groups * 32), dtype=torch.float32, device=blocks.device)
-    n_blocks = n_rows * groups
-    decode_planes_kernel[(triton.cdiv(n_blocks, _TILE),)](blocks, scales, out, n_blocks, TILE=_TILE)
-    return out
+from .launch import operands
+from .tile import decode_kernel
+from .tiles import DECODE_TILE
+from .weights import Matrices
 
 
-def decode_ggml(data: torch.Tensor) -> torch.Tensor:
-    """The values of ggml's 17-byte MXFP4 blocks: float32 [N, 32·G], exact.
-
-    Args:
-        data: uint8 [N, G, 17], contiguous.
-    """
-    n_rows, groups, _ = data.shape
-    assert data.is_contiguous()
-    out = torch.empty((n_rows, groups * 32), dtype=torch.float32, device=data.device)
-    n_blocks = n_rows * groups
-    decode_ggml_kernel[(triton.cdiv(n_blocks, _TILE),)](data, out, n_blocks, TILE=_TILE)
+def decode(stored: Matrices, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """The values [E, N, K], exact in float32, rounded to nearest in another `dtype`."""
+    n_experts, n_rows, cols = stored.shape
+    out = torch.empty(stored.shape, dtype=dtype, device=stored.parts[0].device)
+    if not out.numel():
+        return out
+    rows, width = DECODE_TILE if out.is_cuda else (256, 512)
+    a, b = operands(stored)
+    decode_kernel[(triton.cdiv(cols, width), triton.cdiv(n_rows, rows), n_experts)](
+        a.first,
+        b.first,
+        out,
+        a.expert_stride,
+        b.expert_stride,
+        a.row_stride,
+        b.row_stride,
+        n_rows,
+        cols,
+        ENCODING=stored.encoding,
+        COL_A=a.col_stride,
+        COL_B=b.col_stride,
+        BN=rows,
+        BK=width,
+        num_warps=8,
+    )
     return out

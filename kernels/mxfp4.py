@@ -1,6 +1,6 @@
-"""MXFP4 to float32 on the device, from the bytes as they are stored: Hugging Face's planes and ggml's blocks.
+"""MXFP4 to float32 on the device, from planes of blocks and scales. Every value is exact.
 
-Every value is exact: e2m1 codes are moved into the bits of a float16 and scaled by a power of two.
+An e2m1 code is moved into the bits of a float16 and multiplied by a power of two.
 
 Source: OCP Microscaling Formats (MX) Specification v1.0, sections 5.3.3 (E2M1) and 5.4.1 (E8M0).
 """
@@ -28,37 +28,40 @@ def e8m0_to_f32(scale):
 
 
 @triton.jit
-def decode_planes_kernel(
-    blocks_ptr,  # uint8 [n_blocks, 16], byte j = element 2j | element 2j + 1 << 4
-    scales_ptr,  # uint8 [n_blocks]
-    out_ptr,  # float32 [n_blocks, 32]
-    n_blocks,
-    TILE: tl.constexpr,
-):
-    """Grid: (ceil(n_blocks / TILE),). Each program decodes TILE blocks."""
-    block = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
-    byte = tl.arange(0, 16)
-    inside = (block < n_blocks)[:, None]
-    scale = e8m0_to_f32(tl.load(scales_ptr + block, mask=block < n_blocks, other=0))[:, None]
-    packed = tl.load(blocks_ptr + block[:, None] * 16 + byte[None, :], mask=inside, other=0)
-    out = out_ptr + block[:, None] * 32 + 2 * byte[None, :]
-    tl.store(out, e2m1_to_f32(packed & 15) * scale, mask=inside)
-    tl.store(out + 1, e2m1_to_f32(packed >> 4) * scale, mask=inside)
+def place(k, SIZE: tl.constexpr, COL: tl.constexpr):
+    """Where element k lies in a row of blocks of SIZE elements, COL apart. Without a division where they touch, which
+    would hide from the compiler that elements are consecutive."""
+    return k if COL == SIZE else k // SIZE * COL + k % SIZE
 
 
 @triton.jit
-def decode_ggml_kernel(
-    data_ptr,  # uint8 [n_blocks, 17], the scale, then byte j = element j | element j + 16 << 4
-    out_ptr,  # float32 [n_blocks, 32]
-    n_blocks,
-    TILE: tl.constexpr,
+def mxfp4_packed(
+    blocks_rows,  # pointers [BN] to rows of uint8, byte j of a block = element 2j | element 2j + 1 << 4
+    scales_rows,  # pointers [BN] to rows of uint8
+    inside,  # bool [BN]: the row exists
+    step,  # the tile begins at element step · BK
+    K,
+    BLOCKS_COL: tl.constexpr,
+    SCALES_COL: tl.constexpr,
+    BK: tl.constexpr,
 ):
-    """Grid: (ceil(n_blocks / TILE),). Each program decodes TILE blocks."""
-    block = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
-    byte = tl.arange(0, 16)
-    inside = (block < n_blocks)[:, None]
-    scale = e8m0_to_f32(tl.load(data_ptr + block * 17, mask=block < n_blocks, other=0))[:, None]
-    packed = tl.load(data_ptr + block[:, None] * 17 + 1 + byte[None, :], mask=inside, other=0)
-    out = out_ptr + block[:, None] * 32 + byte[None, :]
-    tl.store(out, e2m1_to_f32(packed & 15) * scale, mask=inside)
-    tl.store(out + 16, e2m1_to_f32(packed >> 4) * scale, mask=inside)
+    """Bytes uint8 [BN, BK / 2] and scales uint8 [BN, BK / 32] as they are stored; 0 outside the matrix."""
+    byte, group = tl.arange(0, BK // 2) + step * (BK // 2), tl.arange(0, BK // 32) + step * (BK // 32)
+    inside_bytes = inside[:, None] & (byte < K // 32 * 16)[None, :]
+    packed = tl.load(blocks_rows[:, None] + place(byte, 16, BLOCKS_COL)[None, :], mask=inside_bytes, other=0)
+    inside_groups = inside[:, None] & (group < K // 32)[None, :]
+    scale = tl.load(scales_rows[:, None] + (group * SCALES_COL)[None, :], mask=inside_groups, other=0)
+    return packed, scale
+
+
+@triton.jit
+def spread(factors, BK: tl.constexpr):
+    """[BN, BK / 32] to [BN, BK]: each of the 32 elements of a block gets its block's."""
+    BN: tl.constexpr = factors.shape[0]
+    return tl.reshape(tl.broadcast_to(factors[:, :, None], [BN, BK // 32, 32]), [BN, BK])
+
+
+@triton.jit
+def mxfp4_values(packed, scale, BK: tl.constexpr):
+    """float32 [BN, BK] of what `mxfp4_packed` loaded."""
+    return tl.interleave(e2m1_to_f32(packed & 15), e2m1_to_f32(packed >> 4)) * spread(e8m0_to_f32(scale), BK)

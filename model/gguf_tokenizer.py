@@ -319,8 +319,11 @@ def kv_to_facts(kv: Mapping[str, GgufValue]) -> TokenizerFacts:
     """
     tokens: Sequence[str] = _stored(kv, TOKENS, ValueType.ARRAY, ValueType.STRING) or ()
     stored_types = _stored(kv, TOKEN_TYPE, ValueType.ARRAY, ValueType.I32)
-    types = np.asarray([] if stored_types is None else stored_types, np.int32)
+    types = np.asarray([] if stored_types is None else stored_types, np.int32)[: len(tokens)]
     merges: Sequence[str] = _stored(kv, MERGES, ValueType.ARRAY, ValueType.STRING) or ()
+
+    # Ollama's fillers are of the same type as tokens that were added.
+    added = sum(not tokens[place].startswith("[PAD") for place in np.flatnonzero(types == TokenType.USER_DEFINED))
 
     def token(role: str) -> SpecialToken:
         token_id = _stored(kv, ROLE_IDS[role], ValueType.U32)
@@ -335,7 +338,7 @@ def kv_to_facts(kv: Mapping[str, GgufValue]) -> TokenizerFacts:
         template=template_facts(_stored(kv, CHAT_TEMPLATE, ValueType.STRING), CHAT_TEMPLATE),
         warnings=(),
         n_text_tokens=int(np.count_nonzero(types == TokenType.NORMAL)),
-        n_special_tokens=int(np.count_nonzero((types == TokenType.CONTROL) | (types == TokenType.USER_DEFINED))),
+        n_special_tokens=int(np.count_nonzero(types == TokenType.CONTROL)) + added,
         n_merges=len(merges),
     )
 

@@ -13,7 +13,7 @@ from ...formats.containers.gguf_split import plan_gguf_split, shard_name
 from ...formats.containers.gguf_values import GgufValue
 from ...formats.containers.gguf_writer import GgufPlan, plan_gguf
 from ...formats.errors import CheckpointError, TokenizerError
-from ...model.gguf_tokenizer import tokenizer_to_kv, tokenizer_to_ollama_kv
+from ...model.gguf_tokenizer import CHAT_TEMPLATE, tokenizer_to_kv, tokenizer_to_ollama_kv
 from ...model.layouts import gguf, ollama
 from ...model.layouts.gguf_metadata import DIALECTS, OLLAMA_LEGACY, Dialect, config_to_kv
 from ..binding import bind
@@ -37,6 +37,10 @@ _GGML_TYPES = {
 _YARN_NOTE = (
     "The model's YaRN has truncate: false; GGUF has no key for it and llama.cpp computes as if it were true. "
     "Logits differ slightly from transformers' for every GGUF of this model."
+)
+_NO_TEMPLATE_NOTE = (
+    "The source has no chat template, so the file has none, and llama.cpp would format chats as other models do. "
+    "Give the directory that has tokenizer.json and chat_template.jinja with --tokenizer."
 )
 _LEGACY_NOTE = "Ollama 0.11 to 0.24 loads this file; for Ollama from 0.30 on and for llama.cpp use --dialect llama.cpp."
 
@@ -69,6 +73,8 @@ class GgufTarget:
         kv, notes = _metadata(checkpoint, encodings, DIALECTS[self.dialect])
         if self._legacy:
             notes.append(_LEGACY_NOTE)
+        elif CHAT_TEMPLATE not in kv:
+            notes.append(_NO_TEMPLATE_NOTE)
         if not config.yarn.truncate:
             notes.append(_YARN_NOTE)
         files, arrays = self._files(kv, planned)
@@ -168,4 +174,7 @@ def model_name(path: Path) -> str:
     if path.parent.name == "snapshots":
         # models--openai--gpt-oss-20b/snapshots/<revision>
         return path.parent.parent.name.removeprefix("models--").replace("--", "/")
+    if path.name.startswith("sha256-"):
+        # Ollama's name for what it downloaded.
+        return "gpt-oss"
     return path.stem if path.suffix in (".gguf", ".bin") and path.is_file() else path.name

@@ -10,24 +10,20 @@ import re
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 import pytest
-from command_line import command, refused
+from command_line import command
 from conversions import contents, converted
-from gguf_files import stored_bytes, write_plan
+from gguf_entries import Entry, read_entries, read_keys
 from llama_cpp import LlamaCpp
-from mxfp4_reference import decoded
 from numpy.typing import NDArray
 from ollama_files import VERSIONS, ollama_gguf
 
-from gptoss_convert.formats.containers.gguf_reader import GgufFile, read_gguf
-from gptoss_convert.formats.containers.gguf_types import BF16, F32, MXFP4, OLLAMA_MXFP4, GgmlType
-from gptoss_convert.formats.containers.gguf_writer import plan_gguf, string, u32
+from gptoss_convert.formats.containers.gguf_types import BF16, F32
 
 N_VOCAB = 416
 PROMPT = np.random.default_rng(3).integers(0, N_VOCAB, 80).tolist()
@@ -219,37 +215,30 @@ def test_llama_cpp_refuses_the_legacy_file(version: str, theirs: dict[str, Path]
 
 def test_ours_has_their_keys_and_two_more(ours: Path, theirs: dict[str, Path]) -> None:
     """Ollama passes over the config. Its converter takes a template of tokenizer_config.json only."""
-    found, expected = read_gguf(ours).kv, read_gguf(theirs["0.11.0"]).kv
+    found, expected = read_keys(ours), read_keys(theirs["0.11.0"])
     assert {key: value for key, value in found.items() if key in expected} == expected
     assert found.keys() - expected.keys() == {"gptoss_convert.config", "tokenizer.chat_template"}
 
 
-Entry = tuple[GgmlType, tuple[int, ...], bytes]
-
-
-def entries(path: Path) -> dict[str, Entry]:
-    file = read_gguf(path)
-    return {name: (one.type, one.shape, stored_bytes(file, name)) for name, one in file.tensors.items()}
-
-
 def test_ours_has_the_tensors_of_0_11_5_byte_for_byte(ours: Path, theirs: dict[str, Path]) -> None:
-    assert entries(ours) == entries(theirs["0.11.5"])
+    assert read_entries(ours) == read_entries(theirs["0.11.5"])
 
 
 def test_ours_has_the_tensors_of_0_11_0_with_the_experts_biases_in_f32(ours: Path, theirs: dict[str, Path]) -> None:
-    found, expected = entries(ours), entries(theirs["0.11.0"])
+    found, expected = read_entries(ours), read_entries(theirs["0.11.0"])
     biases = [name for name in expected if name.endswith("_exps.bias")]
     assert len(biases) == 8
     for name in biases:
         kind, shape, data = expected[name]
         assert kind is BF16
-        expected[name] = (F32, shape, (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).tobytes())
+        expected[name] = Entry(F32, shape, (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).tobytes())
     assert found == expected
 
 
 def type_codes(path: Path, end: str) -> list[int]:
     """The type's code in the file's own bytes, for each tensor whose name ends so."""
-    raw, codes = path.read_bytes(), []
+    raw = path.read_bytes()
+    codes: list[int] = []
     for match in re.finditer(rf"blk\.\d+\.{re.escape(end)}".encode(), raw):
         assert struct.unpack_from("<Q", raw, match.start() - 8) == (len(match.group()),)
         (n_dims,) = struct.unpack_from("<I", raw, match.end())
@@ -282,7 +271,7 @@ def test_repaired_from_ours_every_file_is_byte_identical(
 
 def test_any_version_becomes_the_first_ones_layout(legacy: Path, theirs: dict[str, Path], tmp_path: Path) -> None:
     out = converted("to-gguf", legacy, tmp_path / "out", *LEGACY)
-    assert entries(out) == entries(theirs["0.11.5"])
+    assert read_entries(out) == read_entries(theirs["0.11.5"])
 
 
 def test_split_file_is_repaired_from_its_first_shard(tiny: Path, tmp_path: Path) -> None:
@@ -331,152 +320,3 @@ def test_float_experts_become_the_same_mxfp4_like_the_original(
 ) -> None:
     out = converted("to-mxfp4", floats[0], tmp_path / "out", "--shard-plan", "1M", "--like", tiny)
     assert contents(out) == contents(tiny)
-
-
-# --- files that no converter wrote ---
-
-Entries = dict[str, Entry]
-
-
-def write(path: Path, kv: dict[str, Any], tensors: Entries) -> Path:
-    plan = plan_gguf(kv, [(name, kind, shape) for name, (kind, shape, _) in tensors.items()])
-    return write_plan(path, plan, {name: np.frombuffer(data, np.uint8) for name, (_, _, data) in tensors.items()})
-
-
-def interleaved(source: GgufFile, projection: str, shape: tuple[int, ...]) -> Entry:
-    """gate, up or down as blocks of type 4, out of a file of Ollama's that has them so."""
-    layer, name = projection.rsplit(".", 1)
-    if name == "down":
-        return OLLAMA_MXFP4, shape, stored_bytes(source, f"{layer}.ffn_down_exps.weight")
-    both = np.frombuffer(stored_bytes(source, f"{layer}.ffn_gate_up_exps.weight"), np.uint8)
-    rows = both.reshape(shape[0], 2 * shape[1], -1)[:, ("gate", "up").index(name) :: 2]
-    return OLLAMA_MXFP4, shape, rows.tobytes()
-
-
-@pytest.mark.parametrize("projections", [("down",), ("gate",), ("up",), ("gate", "up", "down")], ids=" ".join)
-def test_ollamas_blocks_in_a_file_of_llama_cpps_dialect_are_understood(
-    projections: tuple[str, ...], theirs: dict[str, Path], tiny: Path, tiny_gguf: Path, tmp_path: Path
-) -> None:
-    file, source, tensors = read_gguf(tiny_gguf), read_gguf(theirs["0.11.5"]), entries(tiny_gguf)
-    for layer in (0, 3):
-        for name in projections:
-            stored = f"blk.{layer}.ffn_{name}_exps.weight"
-            assert tensors[stored][0] is MXFP4
-            tensors[stored] = interleaved(source, f"blk.{layer}.{name}", tensors[stored][1])
-    path = write(tmp_path / "tiny", file.kv, tensors)
-    assert path.read_bytes() != tiny_gguf.read_bytes()
-    assert converted("to-gguf", path, tmp_path / "out.gguf").read_bytes() == tiny_gguf.read_bytes()
-    assert contents(converted("to-mxfp4", path, tmp_path / "out", "--shard-plan", "1M")) == contents(tiny)
-
-
-def test_both_kinds_of_blocks_in_one_file_are_understood(theirs: dict[str, Path], tiny: Path, tmp_path: Path) -> None:
-    early, late = entries(theirs["0.11.7"]), entries(theirs["0.11.8"])
-    mixed = {name: early[name] if name.startswith("blk.1.") else late[name] for name in early}
-    path = write(tmp_path / "mixed", read_gguf(theirs["0.11.7"]).kv, mixed)
-    out = converted("to-mxfp4", path, tmp_path / "out", "--shard-plan", "1M")
-    assert contents(out) == without(contents(tiny), TEMPLATE)
-
-
-def test_ollamas_blocks_outside_the_experts_are_decoded(theirs: dict[str, Path], tmp_path: Path) -> None:
-    tensors, name = entries(theirs["0.11.5"]), "blk.2.attn_out.weight"
-    _, shape, _ = tensors[name]
-    random = np.random.default_rng(0)
-    codes = random.integers(0, 16, (shape[0] * shape[1] // 32, 32), np.uint8)
-    scales = random.integers(110, 130, len(codes), np.uint8)
-    blocks = np.concatenate([scales[:, None], codes[:, 0::2] | codes[:, 1::2] << 4], axis=1)
-    tensors[name] = (OLLAMA_MXFP4, shape, blocks.tobytes())
-    path = write(tmp_path / "tiny", read_gguf(theirs["0.11.5"]).kv, tensors)
-    out = converted("to-gguf", path, tmp_path / "out.gguf", "--type", "f32")
-    (found,) = [one.data for one in gguf.GGUFReader(out).tensors if one.name == "blk.2.attn_output.weight"]
-    expected = decoded(codes, scales.astype(int) - 127).astype(np.float32)
-    assert found.tobytes() == expected.tobytes()
-
-
-def renamed(kv: dict[str, Any], old: str, new: str) -> dict[str, Any]:
-    return {key.replace(old, new) if key.startswith(old) else key: value for key, value in kv.items()}
-
-
-Kv = dict[str, Any]
-OTHER_KEYS: dict[str, tuple[Callable[[Kv], Kv], tuple[str, ...]]] = {
-    "llama.cpp's architecture and keys, Ollama's tensors": (
-        lambda kv: renamed(kv, "gptoss.", "gpt-oss.") | {
-            "general.architecture": string("gpt-oss"),
-            "gpt-oss.expert_feed_forward_length": u32(160),
-        },
-        ("blk.0.attn_output.weight", "missing"),
-    ),
-    "Ollama's architecture, llama.cpp's keys": (
-        lambda kv: renamed(kv, "gptoss.", "gpt-oss."),
-        ("gptoss.block_count", "the key is missing"),
-    ),
-    "llama.cpp's architecture, Ollama's keys": (
-        lambda kv: kv | {"general.architecture": string("gpt-oss")},
-        ("gpt-oss.block_count", "the key is missing"),
-    ),
-    "another architecture": (
-        lambda kv: kv | {"general.architecture": string("gptoss2")},
-        ("general.architecture", "expected 'gpt-oss' or 'gptoss'", "found 'gptoss2'"),
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("change", "words"), OTHER_KEYS.values(), ids=OTHER_KEYS)
-def test_dialects_that_are_mixed_up_are_refused_by_name(
-    change: Callable[[Kv], Kv], words: tuple[str, ...], theirs: dict[str, Path], tmp_path: Path
-) -> None:
-    source = theirs["0.11.5"]
-    path = write(tmp_path / "wrong", change(dict(read_gguf(source).kv)), entries(source))
-    refused(command("to-mxfp4", path, tmp_path / "out"), path, *words)
-
-
-Files = dict[str, Entries]
-
-
-def only(tensors: Entries, *ends: str) -> Entries:
-    found = {name: entry for name, entry in tensors.items() if name.endswith(ends)}
-    assert len(found) >= len(ends)
-    return found
-
-
-def cut(entry: Entry, n_rows: int) -> Entry:
-    """The first rows of a BF16 matrix."""
-    kind, (_, cols), data = entry
-    return kind, (n_rows, cols), data[: n_rows * cols * 2]
-
-
-# What is wrong with a file, made of those of three versions, and what is said.
-OTHER_TENSORS: dict[str, tuple[Callable[[Files], Entries], tuple[str, ...]]] = {
-    "q, k and v in one and apart": (
-        lambda of: of["0.11.5"] | only(of["0.11.7"], "attn_q.weight", "attn_k.weight", "attn_v.weight"),
-        ("blk.0.attn_qkv.weight", "stored twice", "blk.0.attn_q.weight"),
-    ),
-    "gate and up in one and apart": (
-        lambda of: of["0.11.8"] | only(of["0.12.6"], "ffn_gate_exps.weight", "ffn_up_exps.weight"),
-        ("blk.0.ffn_gate_exps.weight", "belongs to no part of gpt-oss"),
-    ),
-    "two spellings of sinks": (
-        lambda of: of["0.11.5"] | {"blk.1.attn_sinks.weight": of["0.11.5"]["blk.1.attn_sinks"]},
-        ("blk.1.attn_sinks", "stored twice", "blk.1.attn_sinks.weight"),
-    ),
-    "up without gate": (
-        lambda of: {name: entry for name, entry in of["0.12.6"].items() if name != "blk.2.ffn_gate_exps.weight"},
-        ("blk.2.ffn_gate_exps.weight", "missing"),
-    ),
-    "one row of v too few": (
-        lambda of: of["0.11.5"] | {"blk.3.attn_qkv.weight": cut(of["0.11.5"]["blk.3.attn_qkv.weight"], 511)},
-        ("blk.3.attn_qkv.weight", "expected shape [512, 192]", "found shape [511, 192]"),
-    ),
-    "no unembedding": (
-        lambda of: {name: entry for name, entry in of["0.11.5"].items() if name != "output.weight"},
-        ("output.weight", "missing"),
-    ),
-}
-
-
-@pytest.mark.parametrize(("tensors", "words"), OTHER_TENSORS.values(), ids=OTHER_TENSORS)
-def test_tensors_of_no_version_are_refused_by_name(
-    tensors: Callable[[Files], Entries], words: tuple[str, ...], theirs: dict[str, Path], tmp_path: Path
-) -> None:
-    files = {version: entries(path) for version, path in theirs.items()}
-    path = write(tmp_path / "wrong", dict(read_gguf(theirs["0.11.5"]).kv), tensors(files))
-    refused(command("to-mxfp4", path, tmp_path / "out"), path, *words)

@@ -1,0 +1,208 @@
+"""Named mistakes, put into a model's arithmetic or weights to show that validation sees them.
+
+Each is what some converter or runtime has really done. A fault changes the side under test alone: its config, what it
+computes, or what it reads of the weights, decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Tensor
+
+from ...model.config import GptOssConfig
+from ...model.forward import GPT_OSS, Arithmetic, Weights
+
+# A name and a tensor to the tensor that is read instead; of experts with the expert's number.
+Reading = Callable[[Weights, str], Tensor]
+ExpertReading = Callable[[Weights, str, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One mistake.
+
+    Attributes:
+        name: what went wrong.
+        stage: the first stage that must show it.
+        config: the config that is computed with.
+        arithmetic: what is computed.
+        dense, expert: what is read of the weights.
+        unseen: why it cannot be seen in this model; "" if it can.
+    """
+
+    name: str
+    stage: str
+    config: Callable[[GptOssConfig], GptOssConfig] = lambda config: config
+    arithmetic: Arithmetic = GPT_OSS
+    dense: Reading = lambda weights, name: weights.dense(name)
+    expert: ExpertReading = lambda weights, name, expert: weights.expert(name, expert)
+    unseen: Callable[[GptOssConfig], str] = lambda _config: ""
+
+
+@dataclass(frozen=True)
+class FaultyWeights:
+    """The weights of `base` as `fault` reads them."""
+
+    base: Weights
+    fault: Fault
+
+    def dense(self, name: str) -> Tensor:
+        return self.fault.dense(self.base, name)
+
+    def rows(self, name: str, ids: Tensor) -> Tensor:
+        return self.base.rows(name, ids)
+
+    def expert(self, name: str, expert: int) -> Tensor:
+        return self.fault.expert(self.base, name, expert)
+
+
+def _swapped(name: str) -> str:
+    """The same of up for gate, and of gate for up."""
+    return name.replace(".gate.", ".?.").replace(".up.", ".gate.").replace(".?.", ".up.")
+
+
+def _role(name: str) -> str:
+    """ "gate" of "layers.3.moe.gate.weight"."""
+    return name.split(".")[-2]
+
+
+def _twice_apart(weights: Weights, name: str, expert: int) -> Tensor:
+    """Rows of gate (or up) after gate and up, already apart, were taken apart once more."""
+    first = 0 if _role(name) == "gate" else 1
+    gate = weights.expert(name if first == 0 else _swapped(name), expert).clone()
+    up = weights.expert(_swapped(name) if first == 0 else name, expert)
+    half = len(gate) - len(gate) // 2 if first == 0 else len(gate) // 2
+    out = gate.new_empty(gate.shape)
+    out[:half], out[half:] = gate[first::2], up[first::2][: len(gate) - half]
+    return out
+
+
+def _only_down(change: Callable[[Tensor], Tensor]) -> ExpertReading:
+    def read(weights: Weights, name: str, expert: int) -> Tensor:
+        matrix = weights.expert(name, expert)
+        return change(matrix) if _role(name) == "down" else matrix
+
+    return read
+
+
+def _each(change: Callable[[Tensor], Tensor]) -> ExpertReading:
+    return lambda weights, name, expert: change(weights.expert(name, expert))
+
+
+def _nibbles_swapped(matrix: Tensor) -> Tensor:
+    return matrix.unflatten(1, (-1, 2)).flip(-1).flatten(1)
+
+
+def _split_halves_read_in_turn(matrix: Tensor) -> Tensor:
+    """Byte j holds elements j and j + 16 of a block; they are taken for 2j and 2j + 1."""
+    return matrix.unflatten(1, (-1, 2, 16)).transpose(-1, -2).flatten(1)
+
+
+def _memory_transposed(matrix: Tensor) -> Tensor:
+    return matrix.reshape(matrix.shape[1], matrix.shape[0]).mT
+
+
+def _one_bit(matrix: Tensor) -> Tensor:
+    """The lowest bit of a code in the second block of the middle row: half a step, or one."""
+    changed = matrix.clone()
+    block = changed[len(matrix) // 2, 32:64]
+    step = 2.0 ** (block.abs().max().log2().floor() - 2)
+    block[5] += 0.5 * step
+    return changed
+
+
+def _scaled(factor: float, only: Callable[[int], bool] = lambda _expert: True) -> ExpertReading:
+    def read(weights: Weights, name: str, expert: int) -> Tensor:
+        matrix = weights.expert(name, expert)
+        return matrix * factor if only(expert) else matrix
+
+    return read
+
+
+def _without(suffix: str) -> Reading:
+    return lambda weights, name: weights.dense(name) * (0 if name.endswith(suffix) else 1)
+
+
+def _rolled_biases(weights: Weights, name: str) -> Tensor:
+    tensor = weights.dense(name)
+    return tensor.roll(1, 0) if name.endswith("down.bias") else tensor
+
+
+def _heads_exchanged(weights: Weights, name: str) -> Tensor:
+    """The first and the last half of q's rows change places: heads of one group get the keys of another."""
+    tensor = weights.dense(name)
+    return tensor.roll(len(tensor) // 2, 0) if ".attention.q." in name else tensor
+
+
+def _norm_of_another_layer(weights: Weights, name: str) -> Tensor:
+    if not name.endswith(".norm.weight"):
+        return weights.dense(name)
+    _, layer, rest = name.split(".", 2)
+    return weights.dense(f"layers.{int(layer) - 1 if int(layer) else 1}.{rest}")
+
+
+def _with_yarn(truncate: bool) -> Callable[[GptOssConfig], GptOssConfig]:
+    return lambda config: replace(config, yarn=replace(config.yarn, truncate=truncate))
+
+
+def _sliding(layers: Literal["odd", "all", "none"]) -> Arithmetic:
+    return replace(GPT_OSS, sliding_layers=layers)
+
+
+_BIASES = {
+    "q": ("attention.q.bias", "attention"),
+    "k": ("attention.k.bias", "attention"),
+    "v": ("attention.v.bias", "attention"),
+    "o": ("attention.o.bias", "attention"),
+    "gate": ("moe.gate.bias", "gate"),
+    "up": ("moe.up.bias", "up"),
+    "down": ("moe.down.bias", "down"),
+}
+
+FAULTS: tuple[Fault, ...] = (
+    Fault("gate and up swapped", "gate", expert=lambda weights, name, e: weights.expert(_swapped(name), e)),
+    Fault("gate and up taken apart twice", "gate", expert=_twice_apart),
+    Fault("nibbles swapped", "gate", expert=_each(_nibbles_swapped)),
+    Fault("ggml's nibbles read in Hugging Face's order", "gate", expert=_each(_split_halves_read_in_turn)),
+    Fault("scales off by one", "gate", expert=_scaled(2.0)),
+    Fault("scales of one expert zero", "gate", expert=_scaled(0.0, lambda expert: expert == 0)),
+    Fault("down transposed", "down", expert=_only_down(_memory_transposed)),
+    Fault("one bit of one block flipped", "gate", expert=_each(_one_bit)),
+    *(Fault(f"bias of {role} dropped", stage, dense=_without(suffix)) for role, (suffix, stage) in _BIASES.items()),
+    Fault("biases of experts permuted", "down", dense=_rolled_biases),
+    Fault("bias of the router dropped", "router", arithmetic=replace(GPT_OSS, has_router_bias=False)),
+    Fault("softmax over all experts", "shares", arithmetic=replace(GPT_OSS, softmax_over="all")),
+    Fault("no clamp", "activated", config=lambda config: replace(config, swiglu_limit=1e30)),
+    Fault("alpha 1.0", "activated", arithmetic=replace(GPT_OSS, swiglu_alpha=1.0)),
+    Fault("up without + 1", "activated", arithmetic=replace(GPT_OSS, up_offset=0.0)),
+    Fault("no sinks", "attention", arithmetic=replace(GPT_OSS, has_sinks=False)),
+    Fault("full attention on sliding layers", "attention", arithmetic=_sliding("none")),
+    Fault("sliding layers are the odd ones", "attention", arithmetic=_sliding("odd")),
+    Fault(
+        "window one too long",
+        "attention",
+        config=lambda config: replace(config, sliding_window=config.sliding_window + 1),
+    ),
+    Fault(
+        "window one too short",
+        "attention",
+        config=lambda config: replace(config, sliding_window=config.sliding_window - 1),
+    ),
+    Fault(
+        "YaRN truncated",
+        "attention",
+        config=_with_yarn(truncate=True),
+        unseen=lambda config: "the model's own YaRN is truncated" if config.yarn.truncate else "",
+    ),
+    Fault("YaRN off", "attention", arithmetic=replace(GPT_OSS, has_yarn=False)),
+    Fault("q swapped between heads", "attention", dense=_heads_exchanged),
+    Fault(
+        "norms of another layer",
+        "attention",
+        dense=_norm_of_another_layer,
+        unseen=lambda config: "the model has one layer" if config.num_hidden_layers == 1 else "",
+    ),
+)

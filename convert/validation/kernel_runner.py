@@ -1,0 +1,150 @@
+"""Runs the experts by the Triton kernels, on the bytes as they are stored."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...formats.codecs.encoding import BF16, F16, F32, METAL_MXFP4, MXFP4
+from ...formats.codecs.metal_values import SCALE_SHIFT
+from ...formats.codecs.slab import Mxfp4, Scratch, encoding_of, planes
+from ...formats.files import DataFile, open_data_file
+from ...kernels.moe import MoeStages as KernelStages
+from ...kernels.moe import moe
+from ...kernels.weights import ENCODINGS, Matrices, MoeWeights
+from ...model.forward import GPT_OSS
+from ..checkpoint import Checkpoint
+from ..stored import RowSpan, StoredTensor
+from ..weights import CheckpointWeights
+from .stages import PROJECTIONS, MoeStages
+
+_DTYPES = {BF16.name: torch.bfloat16, F16.name: torch.float16, F32.name: torch.float32}
+
+
+class KernelRunner:
+    """The stages of a layer's experts, by the kernels on `device`. Used as a context; holds one layer at a time.
+
+    What the kernels read as it is stored: MXFP4 in planes and in ggml's blocks, floats in any orientation, ggml's
+    block types. Metal's scales are shifted back, Ollama's old blocks and MLX's affine ones turned, on the way there.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dot: str = "f32") -> None:
+        self._checkpoint, self._device = checkpoint, device
+        self.dot = dot
+        self._layer: tuple[int, MoeWeights] | None = None
+
+    def __call__(self, layer: int, hidden: Tensor, logits: Tensor) -> MoeStages:
+        if self._layer is None or self._layer[0] != layer:
+            self._layer = None
+            self._layer = (layer, self._load(layer))
+        config = self._checkpoint.config
+        found = moe(
+            hidden.to(self._device),
+            logits.to(self._device),
+            self._layer[1],
+            top_k=config.num_experts_per_tok,
+            limit=config.swiglu_limit,
+            alpha=GPT_OSS.swiglu_alpha,
+            dot=self.dot,
+            stages=True,
+        )
+        assert isinstance(found, KernelStages)
+        return MoeStages(
+            experts=found.experts.cpu().long(),
+            shares=found.weights.cpu(),
+            gate=found.gate.cpu(),
+            up=found.up.cpu(),
+            activated=found.activated.cpu(),
+            down=found.down.cpu(),
+            out=found.out.cpu(),
+        )
+
+    def _load(self, layer: int) -> MoeWeights:
+        tensors = self._checkpoint.tensors
+        stored = {name: tensors[f"layers.{layer}.moe.{name}.weight"] for name in PROJECTIONS}
+        matrices = {name: self._matrices(one) for name, one in stored.items()}
+        biases = {
+            name: self._weights.dense(f"layers.{layer}.moe.{name}.bias").float().to(self._device, copy=True)
+            for name in PROJECTIONS
+        }
+        return MoeWeights(**matrices, **{f"{name}_bias": bias for name, bias in biases.items()})
+
+    def _matrices(self, stored: StoredTensor) -> Matrices:
+        """The experts of one projection, as the kernels take them."""
+        if stored.encoding.name not in ENCODINGS and stored.encoding is not METAL_MXFP4:
+            return self._turned(stored)
+        encoding = MXFP4 if stored.encoding is METAL_MXFP4 else stored.encoding
+        dtype = _DTYPES.get(encoding.name, torch.uint8)
+        parts, strides = [], []
+        for span, (name, block_bytes) in zip(stored.spans, encoding.parts, strict=True):
+            data = self._bytes(span)
+            if stored.encoding is METAL_MXFP4 and name == "scales":
+                data = data - SCALE_SHIFT
+            parts.append(torch.from_numpy(data).view(dtype).to(self._device))
+            strides.append(_strides(span, stored.tensor.cols, block_bytes, dtype.itemsize))
+        n_experts, n_rows, cols = stored.tensor.shape
+        experts, rows, columns, offsets = zip(*strides, strict=True)
+        return Matrices(encoding.name, tuple(parts), (n_experts, n_rows, cols), experts, rows, columns, offsets)
+
+    def _bytes(self, span: RowSpan) -> np.ndarray:
+        """The whole array, or the arrays of all experts one after another: uint8."""
+        data = np.empty(sum(array.n_bytes for array in span.arrays), np.uint8)
+        begin = 0
+        for array in span.arrays:
+            self._file(array.file).read_into(data[begin : begin + array.n_bytes].data, array.offset)
+            begin += array.n_bytes
+        return data
+
+    def _turned(self, stored: StoredTensor) -> Matrices:
+        """The experts in their canonical encoding, for what the kernels do not read as it is stored."""
+        n_experts, n_rows, cols = stored.tensor.shape
+        found: list[list[np.ndarray]] = []
+        for expert in range(n_experts):
+            (slab,) = self._reader.load([stored], expert * n_rows, (expert + 1) * n_rows, self._scratch)
+            found.append([plane.reshape(-1).copy() for plane in planes(slab)])
+        encoding = encoding_of(slab)
+        dtype = torch.uint8 if isinstance(slab, Mxfp4) else _DTYPES[encoding.name]
+        parts = [
+            torch.from_numpy(np.concatenate(part)).view(dtype).to(self._device) for part in zip(*found, strict=True)
+        ]
+        per_block = [n_bytes // dtype.itemsize for _, n_bytes in encoding.parts]
+        rows = [cols // encoding.block_elements * n for n in per_block]
+        return Matrices(
+            encoding.name,
+            tuple(parts),
+            (n_experts, n_rows, cols),
+            tuple(n_rows * row for row in rows),
+            tuple(rows),
+            tuple(per_block),
+            (0,) * len(parts),
+        )
+
+    def _file(self, path: Path) -> DataFile:
+        if path not in self._files:
+            self._files[path] = self._stack.enter_context(open_data_file(path))
+        return self._files[path]
+
+    def __enter__(self) -> KernelRunner:
+        self._stack, self._files, self._scratch = ExitStack(), {}, Scratch()
+        self._weights = self._stack.enter_context(CheckpointWeights(self._checkpoint))
+        self._reader = self._stack.enter_context(self._checkpoint.make_reader())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+def _strides(span: RowSpan, cols: int, block_bytes: int, item_bytes: int) -> tuple[int, int, int, int]:
+    """From expert to expert, row to row and block to block, and where the first row begins, in elements of the part."""
+    row, pitch = span.row_bytes // item_bytes, span.pitch
+    if span.transposed:
+        return cols * pitch, span.step, pitch, span.first
+    expert = span.array.n_bytes // item_bytes if len(span.arrays) > 1 else pitch * row
+    return expert, span.step * row, block_bytes // item_bytes, span.first * row

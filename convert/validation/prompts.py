@@ -1,0 +1,86 @@
+"""Text to run models on: Harmony-formatted, of our own writing, long enough for the sliding window to matter.
+
+Token ids are found by longest match, which needs the vocabulary alone. They are mostly those that merging gives, and
+always ids that the model knows; nothing here depends on their being the same.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...model.tokenizer import Tokenizer
+from ...model.tokenizer_json import byte_alphabet
+
+# Speaker, channel, text. Several subjects, a tool call, a language that is not English, code.
+_TURNS: tuple[tuple[str, str], ...] = (
+    ("system", "You answer briefly. Reasoning: low. Valid channels: analysis, commentary, final."),
+    ("user", "A tank holds 240 litres and loses 3.5 litres an hour through a crack. When is it half empty?"),
+    ("assistant<|channel|>analysis", "Half of it is 120 litres; 120 / 3.5 is about 34.29 hours."),
+    ("assistant<|channel|>final", "After a little more than 34 hours: 120 litres at 3.5 litres an hour."),
+    ("user", "Wie heißt der längste Fluss, der ganz in Frankreich fließt, und wo entspringt er?"),
+    ("assistant<|channel|>final", "Es ist die Loire. Sie entspringt am Mont Gerbier-de-Jonc im Zentralmassiv."),
+    ("user", "Write a function that says whether a word reads the same from both ends, ignoring case."),
+    (
+        "assistant<|channel|>final",
+        "def is_palindrome(word: str) -> bool:\n    folded = word.casefold()\n    return folded == folded[::-1]",
+    ),
+    ("user", "What will the weather be in Lisbon tomorrow?"),
+    (
+        "assistant to=functions.forecast<|channel|>commentary <|constrain|>json",
+        '{"place": "Lisbon", "day": "tomorrow", "unit": "celsius"}',
+    ),
+    ("functions.forecast to=assistant<|channel|>commentary", '{"low": 14, "high": 22, "sky": "clear", "wind_kmh": 18}'),
+    ("assistant<|channel|>final", "Clear, between 14 and 22 degrees, with a light wind from the sea."),
+    ("user", "Explain to a child why the moon does not fall down."),
+    (
+        "assistant<|channel|>final",
+        "It does fall, all the time! But it also flies sideways so fast that the round earth curves away beneath it "
+        "just as quickly as it falls. So it goes around and around, and never comes closer.",
+    ),
+)
+TEXT = "".join(f"<|start|>{header}<|message|>{text}<|end|>" for header, text in _TURNS)
+
+
+def prompt_tokens(tokenizer: Tokenizer, n_tokens: int, text: str = TEXT) -> NDArray[np.int64]:
+    """The ids of `text`, repeated to `n_tokens`: int64 [n_tokens]."""
+    ids = _longest_matches(tokenizer, text)
+    return np.resize(np.array(ids, np.int64), n_tokens)
+
+
+def random_tokens(vocab_size: int, n_tokens: int, seed: int = 0) -> NDArray[np.int64]:
+    """Seeded ids for a model whose tokenizer is not at hand: int64 [n_tokens]."""
+    return np.random.default_rng(seed).integers(0, vocab_size, n_tokens)
+
+
+def _longest_matches(tokenizer: Tokenizer, text: str) -> list[int]:
+    special = {added.content: token_id for token_id, added in tokenizer.specials.items()}
+    alphabet = byte_alphabet()
+    plain = {token: token_id for token_id, token in tokenizer.tokens.items()}
+    longest = max(map(len, plain), default=1)
+    ids: list[int] = []
+    for piece in _pieces(text, special):
+        if piece in special:
+            ids.append(special[piece])
+            continue
+        rest = "".join(alphabet[byte] for byte in piece.encode())
+        while rest:
+            length = next((n for n in range(min(longest, len(rest)), 0, -1) if rest[:n] in plain), 0)
+            if length:
+                ids.append(plain[rest[:length]])
+            rest = rest[max(1, length) :]
+    return ids
+
+
+def _pieces(text: str, special: dict[str, int]) -> list[str]:
+    """The text cut around special tokens."""
+    pieces = []
+    while text:
+        starts = {token: text.find(token) for token in special}
+        found = [(start, token) for token, start in starts.items() if start >= 0]
+        if not found:
+            return [*pieces, text]
+        start, token = min(found)
+        pieces += [text[:start], token] if start else [token]
+        text = text[start + len(token) :]
+    return pieces

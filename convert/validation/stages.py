@@ -1,0 +1,79 @@
+"""The MoE block stage by stage, in torch: what a kernel's own stages are compared with, or what stands in for them.
+
+x [T, H] ── router ── experts, shares [T, k]
+   └─ gate, up [T, k, I] ── activated [T, k, I] ── down [T, k, H] ── times shares, summed ── out [T, H]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from ...model.config import GptOssConfig
+from ...model.forward import GPT_OSS, Arithmetic, Weights, route, swiglu
+
+PROJECTIONS = ("gate", "up", "down")
+
+
+@dataclass(frozen=True)
+class MoeStages:
+    """What a layer's experts computed.
+
+    Attributes:
+        experts: int64 [T, k], the experts of each token, largest share first.
+        shares: [T, k], what their outputs are multiplied by.
+        gate, up, activated: [T, k, I].
+        down: [T, k, H], with its bias.
+        out: [T, H].
+    """
+
+    experts: Tensor
+    shares: Tensor
+    gate: Tensor
+    up: Tensor
+    activated: Tensor
+    down: Tensor
+    out: Tensor
+
+
+def moe_stages(
+    config: GptOssConfig,
+    weights: Weights,
+    layer: int,
+    hidden: Tensor,
+    logits: Tensor,
+    arithmetic: Arithmetic = GPT_OSS,
+) -> MoeStages:
+    """The stages in the dtype of `hidden` (float32 or float64), one expert in memory at a time.
+
+    Args:
+        config: the sizes and numbers.
+        weights: where weights come from.
+        layer: which.
+        hidden: normalized, [T, H].
+        logits: the router's, [T, E].
+        arithmetic: what is computed if not gpt-oss.
+    """
+    experts, shares = route(config, logits.to(hidden), arithmetic)
+    n_tokens, chosen = experts.shape
+    made = {name: hidden.new_empty(n_tokens, chosen, config.intermediate_size) for name in ("gate", "up", "activated")}
+    down = hidden.new_empty(n_tokens, chosen, config.hidden_size)
+    names = {name: f"layers.{layer}.moe.{name}" for name in PROJECTIONS}
+    biases = {name: weights.dense(f"{stem}.bias").to(hidden, copy=True) for name, stem in names.items()}
+
+    def project(inputs: Tensor, name: str, expert: int) -> Tensor:
+        return linear(inputs, weights.expert(f"{names[name]}.weight", expert).to(hidden), biases[name][expert])
+
+    for expert in torch.unique(experts).tolist():
+        at = (experts == expert).nonzero(as_tuple=True)
+        inputs = hidden[at[0]]
+        # Weights are valid until the next are asked for: gate is multiplied before up is read.
+        gate = project(inputs, "gate", expert)
+        up = project(inputs, "up", expert)
+        activated = swiglu(config, gate, up, arithmetic)
+        down[at] = project(activated, "down", expert)
+        made["gate"][at], made["up"][at], made["activated"][at] = gate, up, activated
+    return MoeStages(experts, shares, **made, down=down, out=(down * shares[..., None]).sum(1))

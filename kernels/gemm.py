@@ -1,0 +1,108 @@
+"""One skeleton for matrices times tokens in tiles: gate and up with SwiGLU, or one matrix with its bias.
+
+Rows are *pairs*, each of a token and one of its experts. The weights are the dot's left operand: few tokens still fill
+an instruction that wants 64 rows on its left. Sums are float32.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .epilogue import finish
+from .mxfp4 import mxfp4_packed
+from .tile import plain_tile, rows_of, weight_tile
+
+
+@triton.jit
+def multiply(
+    acc,  # float32 [BN, BM]
+    x,  # [BK, BM]
+    a_rows,
+    b_rows,
+    inside,
+    step,
+    K,
+    ENCODING: tl.constexpr,
+    COL_A: tl.constexpr,
+    COL_B: tl.constexpr,
+    DOT: tl.constexpr,
+):
+    """acc + weights [BN, BK] · x, in the precision `DOT`."""
+    BK: tl.constexpr = x.shape[0]
+    if DOT == "scaled":
+        packed, scale = mxfp4_packed(a_rows, b_rows, inside, step, K, COL_A, COL_B, BK)
+        acc = tl.dot_scaled(packed, scale, "e2m1", x.to(tl.bfloat16), None, "bf16", acc)
+    elif DOT == "bf16" and ENCODING == "BF16":
+        w = plain_tile(a_rows, inside, step, K, COL_A, BK).to(tl.bfloat16, bitcast=True)
+        acc = tl.dot(w, x.to(tl.bfloat16), acc)
+    else:
+        w = weight_tile(a_rows, b_rows, inside, step, K, ENCODING, COL_A, COL_B, BK)
+        if DOT == "bf16":
+            acc = tl.dot(w.to(tl.bfloat16), x.to(tl.bfloat16), acc)
+        elif DOT == "f16":
+            acc = tl.dot(w.to(tl.float16), x.to(tl.float16), acc)
+        else:
+            tl.static_assert(DOT == "f32")
+            acc = tl.dot(w, x.to(tl.float32), acc, input_precision="ieee")
+    return acc
+
+
+@triton.jit
+def gemm_kernel(
+    x_ptr,  # [n_pairs / PAIRS_PER_ROW, K]
+    pairs_ptr,  # int32 [tiles, BM], n_pairs where there is none
+    experts_ptr,  # int32 [tiles], -1 for a tile without pairs
+    a_ptr,  # the parts of the matrix; of gate, if GATED
+    b_ptr,
+    up_a_ptr,  # the parts of up, if GATED; their strides are those of gate
+    up_b_ptr,
+    bias_ptr,  # float32 [E, N]
+    up_bias_ptr,
+    out_ptr,  # [n_pairs, N]
+    gate_ptr,  # float32 [n_pairs, N], what SwiGLU is taken of; written if STAGES
+    up_ptr,
+    matrix_a,
+    matrix_b,
+    row_a,
+    row_b,
+    n_pairs,
+    N,
+    K,
+    limit,
+    alpha,
+    ENCODING: tl.constexpr,
+    COL_A: tl.constexpr,
+    COL_B: tl.constexpr,
+    PAIRS_PER_ROW: tl.constexpr,
+    GATED: tl.constexpr,
+    STAGES: tl.constexpr,
+    DOT: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
+    """Grid: (tiles · ceil(N / BN),)."""
+    n_blocks = tl.cdiv(N, BN)
+    tile, begin = tl.program_id(0) // n_blocks, tl.program_id(0) % n_blocks * BN
+    expert = tl.load(experts_ptr + tile)
+    if expert < 0:
+        return
+    pair, n = tl.load(pairs_ptr + tile * BM + tl.arange(0, BM)), begin + tl.arange(0, BN)
+    live, inside = pair < n_pairs, n < N
+    x_rows = x_ptr + (pair // PAIRS_PER_ROW).to(tl.int64) * K
+    a_rows = rows_of(a_ptr, expert, begin, matrix_a, row_a, BN)
+    b_rows = rows_of(b_ptr, expert, begin, matrix_b, row_b, BN)
+    up_a_rows = rows_of(up_a_ptr, expert, begin, matrix_a, row_a, BN)
+    up_b_rows = rows_of(up_b_ptr, expert, begin, matrix_b, row_b, BN)
+    acc, up = tl.zeros([BN, BM], tl.float32), tl.zeros([BN, BM], tl.float32)
+    for step in range(tl.cdiv(K, BK)):
+        k = step * BK + tl.arange(0, BK)
+        x = tl.load(x_rows[None, :] + k[:, None], mask=live[None, :] & (k < K)[:, None], other=0)
+        acc = multiply(acc, x, a_rows, b_rows, inside, step, K, ENCODING, COL_A, COL_B, DOT)
+        if GATED:
+            up = multiply(up, x, up_a_rows, up_b_rows, inside, step, K, ENCODING, COL_A, COL_B, DOT)
+    at, some = (pair.to(tl.int64) * N)[None, :] + n[:, None], inside[:, None] & live[None, :]
+    acc += tl.load(bias_ptr + expert * N + n, mask=inside, other=0)[:, None]
+    up += tl.load(up_bias_ptr + expert * N + n, mask=inside, other=0)[:, None]
+    finish(acc, up, at, some, out_ptr, gate_ptr, up_ptr, limit, alpha, GATED, STAGES)

@@ -228,16 +228,18 @@ def validate(
             "nothing to validate" if source is None else "--self-test has a model of its own",
             expected="PATH, or --self-test",
         )
+    if self_test and (layers != "all" or tokens is not None or tokenizer is not None):
+        raise UsageError("--self-test chooses layers, tokens and tokenizer itself", expected="--self-test [--device …]")
+    progress = _progress(as_json or quiet)
     outcome = (
-        run_self_test(device.value)
+        run_self_test(device.value, progress)
         if source is None
-        else run_validation(source, other, layers, tokens, device.value, tokenizer, _progress(as_json or quiet))
+        else run_validation(source, other, layers, tokens, device.value, tokenizer, progress)
     )
     if as_json:
         _print_json(outcome.report)
     elif not quiet or not outcome.holds:
-        for table in outcome.tables:
-            _print_table(table)
+        _print_table(outcome.table)
         _print_lines(outcome.lines)
     if not outcome.holds:
         raise typer.Exit(1)

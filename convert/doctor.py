@@ -152,12 +152,13 @@ def _device_lines(device: dict[str, Any], few_tokens: int) -> list[str]:
         lines.append(f"  {', '.join(row['encoding'] for row in rows)}")
         lines.append(f"    path   {path}, products in {dot}{when}")
         lines.append(f"    why    {why}")
-        if any(row["costs"] for row in rows):
-            lines.append(f"    costs  {_cost(rows)}")
+        if costly := [row for row in rows if row["costs"]]:
+            lines.append(f"    costs  {_cost(costly)}")
     return lines
 
 
 def _cost(rows: list[dict[str, Any]]) -> str:
+    """What decoding first costs encodings that go the same way."""
     stored = sorted({round(row["stored_bytes_per_weight"], 2) for row in rows})
     used = rows[0]["used_bytes_per_weight"]
     range_ = f"{stored[0]:.2f}" if len(stored) == 1 else f"{stored[0]:.2f} to {stored[-1]:.2f}"

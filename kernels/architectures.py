@@ -28,7 +28,7 @@ class Architecture:
         backend: "cuda" or "hip".
         cards: what it is sold as.
         rung: HARDWARE, UPCAST, SCALAR or NONE.
-        matmul: the narrowest float that torch.matmul is given there.
+        matmul: the float that torch.matmul is given there, if it holds every value.
         dots: the instructions a Triton product may become; empty where there are none.
         shared_bytes: shared memory of one program, at most.
         proof: the architecture that is compiled in its place; "" if none is.
@@ -61,8 +61,8 @@ _NVIDIA = (
     Architecture("sm_60", "cuda", "P100", NONE, _F32, reason=_NO_TENSOR_CORES),
     Architecture("sm_61", "cuda", "GTX 10, P4, P40", NONE, _F32, reason=_NO_TENSOR_CORES),
     Architecture("sm_70", "cuda", "V100, Titan V", SCALAR, _F16, (), 98_304, "sm_75"),
-    Architecture("sm_72", "cuda", "Jetson Xavier", NONE, _F16, reason=_UNTRIED),
-    Architecture("sm_75", "cuda", "T4, RTX 20, GTX 16", SCALAR, _F16, (), 65_536, "sm_75"),
+    Architecture("sm_72", "cuda", "Jetson Xavier", NONE, _F32, reason=_UNTRIED),
+    Architecture("sm_75", "cuda", "T4, RTX 20", SCALAR, _F16, (), 65_536, "sm_75"),
     Architecture("sm_80", "cuda", "A100, A30", UPCAST, _BF16, _MMA, 166_912, "sm_80"),
     Architecture("sm_86", "cuda", "RTX 30, A10, A40", UPCAST, _BF16, _MMA, 101_376, "sm_86"),
     Architecture("sm_87", "cuda", "Jetson Orin", UPCAST, _BF16, _MMA, 166_912, "sm_80"),

@@ -5,6 +5,8 @@ Signatures and divisibilities are those that a launch at the true shapes of gpt-
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,39 +67,44 @@ class Entry:
 
 @dataclass(frozen=True)
 class _Form:
-    """A product that is launched: all of an entry but where."""
+    """A product that is launched: all of an entry but where. `is_transposed`: as Hugging Face's transposed BF16."""
 
     encoding: str
+    is_transposed: bool
     gated: bool
     dot: str
     tiles: Tiles
 
+    @property
+    def name(self) -> str:
+        tiles = self.tiles
+        way = "GEMV" if tiles.BM == 1 else f"GEMM {self.dot}"
+        what = f"{'gate_up' if self.gated else 'linear'} {self.encoding}{' transposed' if self.is_transposed else ''}"
+        return f"{way} {what} {tiles.BM}x{self._rows}x{tiles.BK}, {tiles.warps} warps, {tiles.stages} stages"
+
     def entry(self, archs: tuple[str, ...]) -> Entry:
         tiles, is_gemv = self.tiles, self.tiles.BM == 1
-        function = gemv_kernel if is_gemv else gemm_kernel
-        BN = tiles.BN if self.gated else 2 * tiles.BN
-        pairs_per_row = 4 if self.gated else 1
-        constants = {**_stored(self.encoding)[1], "PAIRS_PER_ROW": pairs_per_row, "GATED": self.gated, "STAGES": False}
-        constants |= {"BN": BN, "BK": tiles.BK}
+        pointers, constants = _stored(self.encoding)
+        constants |= {"PAIRS_PER_ROW": 4 if self.gated else 1, "GATED": self.gated, "STAGES": False}
+        constants |= {"BN": self._rows, "BK": tiles.BK}
         constants |= {"LOADS": tiles.stages} if is_gemv else {"DOT": self.dot, "BM": tiles.BM}
-        pointers = _stored(self.encoding)[0]
-        first, last = pointers[0], pointers[-1]
+        odd = ("limit", "alpha", "n_pairs", *_odd_strides(self.encoding))
+        if self.is_transposed:
+            # One row after another is one element (of down; a launch makes a 1 constant) or two, K a whole row apart.
+            constants |= {"COL_A": 5760, "COL_B": 5760} if self.gated else {"COL_A": 2880, "COL_B": 2880}
+            constants |= {} if self.gated else {"row_a": 1, "row_b": 1}
+            odd += ("row_a", "row_b")
         x = "*fp32" if is_gemv else _ACTIVATIONS[self.dot]
         named = {"x_ptr": x, "experts_ptr": "*i32", "pairs_ptr": "*i32", "limit": "fp32", "alpha": "fp32"}
-        named |= {"a_ptr": first, "up_a_ptr": first, "b_ptr": last, "up_b_ptr": last, "matrix_a": "i64"}
-        named |= {"out_ptr": x if self.gated else "*fp32"}
-        sizes = f"{tiles.BM}x{BN}x{tiles.BK}, {tiles.warps} warps, {tiles.stages} stages"
-        what = f"{'gate_up' if self.gated else 'linear'} {self.encoding}"
-        return _entry(
-            f"{'GEMV' if is_gemv else f'GEMM {self.dot}'} {what} {sizes}",
-            function,
-            named,
-            constants,
-            warps=tiles.warps,
-            stages=1 if is_gemv else tiles.stages,
-            archs=archs,
-            odd=("limit", "alpha", "n_pairs", *_odd_strides(self.encoding)),
-        )
+        named |= {"a_ptr": pointers[0], "up_a_ptr": pointers[0], "b_ptr": pointers[-1], "up_b_ptr": pointers[-1]}
+        named |= {"matrix_a": "i64", "out_ptr": x if self.gated else "*fp32"}
+        function = gemv_kernel if is_gemv else gemm_kernel
+        stages = 1 if is_gemv else tiles.stages
+        return _entry(self.name, function, named, constants, warps=tiles.warps, stages=stages, archs=archs, odd=odd)
+
+    @property
+    def _rows(self) -> int:
+        return self.tiles.BN if self.gated else 2 * self.tiles.BN
 
 
 def _stored(encoding: str) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -147,21 +154,22 @@ def _dots(encoding: str, arch: str) -> tuple[str, ...]:
     return {"F16": ("f16",), "F32": ("f32",)}.get(encoding, ("bf16",))
 
 
+def _forms(backend: str, arch: str) -> Iterator[_Form]:
+    """All products that the table asks for on one architecture; some more than once."""
+    for encoding in ENCODINGS:
+        for dot, n_tokens, gated in itertools.product(_dots(encoding, arch), TOKENS, (True, False)):
+            for is_transposed in (False, True) if encoding == "BF16" else (False,):
+                tiles = tiles_for(backend, arch, n_tokens, encoding, dot=dot, is_transposed=is_transposed)
+                if not gated or encoding not in _PLAIN_ONLY:
+                    yield _Form(encoding, is_transposed, gated, "f32" if tiles.BM == 1 else dot, tiles)
+
+
 def _products() -> tuple[Entry, ...]:
-    """All products that the table asks for, each once, with its architectures."""
-    found: dict[_Form, list[str]] = {}
+    """Each product once, with its architectures."""
+    found: dict[_Form, dict[str, None]] = {}
     for arch, backend in TARGETS.items():
-        for encoding in ENCODINGS:
-            for dot in _dots(encoding, arch):
-                for n_tokens in TOKENS:
-                    for gated in (True, False):
-                        if gated and encoding in _PLAIN_ONLY:
-                            continue
-                        tiles = tiles_for(backend, arch, n_tokens, encoding, dot=dot)
-                        form = _Form(encoding, gated, "f32" if tiles.BM == 1 else dot, tiles)
-                        archs = found.setdefault(form, [])
-                        if arch not in archs:
-                            archs.append(arch)
+        for form in _forms(backend, arch):
+            found.setdefault(form, {})[arch] = None
     return tuple(form.entry(tuple(archs)) for form, archs in found.items())
 
 

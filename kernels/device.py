@@ -42,7 +42,10 @@ def devices() -> list[Device]:
 
 def version_of(module: str, *packages: str) -> str | None:
     """The version of the package that has `module`, without importing it; None if it is not installed."""
-    if importlib.util.find_spec(module) is None:
+    try:
+        if importlib.util.find_spec(module) is None:
+            return None
+    except (ImportError, ValueError):
         return None
     for package in packages or (module,):
         try:

@@ -31,6 +31,7 @@ def multiply(
     """acc + weights [BN, BK] · x, in the precision `DOT`."""
     BK: tl.constexpr = x.shape[0]
     if DOT == "scaled":
+        tl.static_assert(ENCODING == "MXFP4")
         packed, scale = mxfp4_packed(a_rows, b_rows, inside, step, K, COL_A, COL_B, BK)
         acc = tl.dot_scaled(packed, scale, "e2m1", x.to(tl.bfloat16), None, "bf16", acc)
     elif DOT == "bf16" and ENCODING == "BF16":

@@ -306,14 +306,11 @@ def _on_gpu(weights: Weights, architecture: Architecture, pairs: int, fits_fp16:
 def _upcast_reason(weights: Weights, architecture: Architecture, dot: str) -> str:
     name, instruction = architecture.name, architecture.dots[0]
     if weights.block == 1:
-        by = f"{instruction} on {name}" if dot != "float32" else f"{name}"
+        by = name if dot == "float32" else f"{instruction} on {name}"
         return f"{weights.how}; {by} multiplies {dot} itself"
     if weights.kernel == PLANES:
-        by = (
-            f"an instruction of {name}"
-            if architecture.rung == HARDWARE
-            else f"arithmetic, as {name} has no instruction,"
-        )
+        arithmetic = f"arithmetic, as {name} has no instruction,"
+        by = f"an instruction of {name}" if architecture.rung == HARDWARE else arithmetic
         return f"{weights.how}; {by} turns codes into {dot} in registers, for {instruction}"
     rounded = "" if dot in weights.exact else f" and rounded to {dot}"
     return f"{weights.how}{rounded}, for {instruction} on {name}"

@@ -101,6 +101,7 @@ def multiply(
     gating: Gating | None = None,
 ) -> None:
     """Writes `stored` · x + bias of every pair to `out` [n_pairs, N], or SwiGLU of that as gate."""
+    assert dot != "scaled" or stored.encoding == "MXFP4"
     _, n_rows, cols = stored.shape
     n_pairs = pairs.experts.numel()
     a, b = operands(stored)
@@ -108,8 +109,8 @@ def multiply(
     gate_sums, up_sums = gating.sums if gating and gating.sums else (out, out)
     BN = tiles.BN if gating else 2 * tiles.BN
     sizes = (n_rows, cols, gating.limit if gating else 0.0, gating.alpha if gating else 0.0)
-    tensors = (a.first, b.first, up_a.first, up_b.first, bias, gating.up_bias if gating else bias)
-    tensors = (*tensors, out, gate_sums, up_sums)
+    parts, biases = (a.first, b.first, up_a.first, up_b.first), (bias, gating.up_bias if gating else bias)
+    tensors = (*parts, *biases, out, gate_sums, up_sums)
     strides = (a.expert_stride, b.expert_stride, a.row_stride, b.row_stride)
     constants = {
         "ENCODING": stored.encoding,

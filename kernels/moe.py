@@ -95,14 +95,15 @@ def moe(
     assert cols == hidden
     assert logits.shape == (n_tokens, n_experts)
     experts, shares = route(logits, top_k)
-    backend, arch = target_of(x.device)
-    encoding = weights.gate.encoding
-    tiles = tiles or tiles_for(backend, arch, n_tokens, encoding, dot=dot, top_k=top_k, n_experts=n_experts)
+    tiles = tiles or _tiles(x, weights.gate, dot, top_k)
     rounded = torch.float32 if tiles.BM == 1 else DOTS[dot]
-    new = lambda width, dtype: torch.empty((n_tokens * top_k, width), dtype=dtype, device=x.device)  # noqa: E731
-    activated, down, sums = new(inner, rounded), new(hidden, torch.float32), None
+    n_pairs, f32 = n_tokens * top_k, torch.float32
+    activated = torch.empty((n_pairs, inner), dtype=rounded, device=x.device)
+    down = torch.empty((n_pairs, hidden), dtype=f32, device=x.device)
+    sums = None
     if stages:
-        sums = new(inner, torch.float32), new(inner, torch.float32)
+        gate, up = (torch.empty((n_pairs, inner), dtype=f32, device=x.device) for _ in range(2))
+        sums = gate, up
     out = torch.empty((n_tokens, hidden), dtype=torch.float32, device=x.device)
     if n_tokens:
         pairs = sort_pairs(experts, n_experts, tiles.BM)
@@ -114,8 +115,8 @@ def moe(
         combine_kernel[grid](down, shares, out, hidden, TOP_K=top_k, BLOCK=COMBINE_BLOCK)
     if sums is None:
         return out
-    shaped = (part.view(n_tokens, top_k, part.shape[1]) for part in (*sums, activated.float(), down))
-    return MoeStages(experts, shares, *shaped, out=out)
+    gate, up, active, down = (part.view(n_tokens, top_k, part.shape[1]) for part in (*sums, activated.float(), down))
+    return MoeStages(experts, shares, gate, up, active, down, out)
 
 
 def matmul(
@@ -140,13 +141,26 @@ def matmul(
     out = torch.empty((len(x), n_rows), dtype=torch.float32, device=x.device)
     if not len(x):
         return out
-    backend, arch = target_of(x.device)
-    tiles = tiles or tiles_for(backend, arch, len(x), stored.encoding, dot=dot, top_k=1, n_experts=1)
+    tiles = tiles or _tiles(x, stored, dot, 1)
     if bias is None:
         bias = torch.zeros(n_rows, dtype=torch.float32, device=x.device)
     pairs = one_matrix(len(x), x.device, tiles.BM)
     multiply(_operand(x, dot, tiles), pairs, stored, bias.contiguous(), out, tiles=tiles, dot=dot)
     return out
+
+
+def _tiles(x: torch.Tensor, stored: Matrices, dot: str, top_k: int) -> Tiles:
+    backend, arch = target_of(x.device)
+    return tiles_for(
+        backend,
+        arch,
+        len(x),
+        stored.encoding,
+        dot=dot,
+        top_k=top_k,
+        n_experts=stored.shape[0],
+        is_transposed=stored.is_transposed,
+    )
 
 
 def _operand(x: torch.Tensor, dot: str, tiles: Tiles) -> torch.Tensor:

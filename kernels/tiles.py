@@ -49,6 +49,7 @@ def tiles_for(
     dot: str = "bf16",
     top_k: int = 4,
     n_experts: int = 32,
+    is_transposed: bool = False,
 ) -> Tiles:
     """The tiles for `n_tokens` tokens whose `top_k` experts are of `n_experts`.
 
@@ -57,6 +58,7 @@ def tiles_for(
         arch: "sm_90", "gfx942" …
         encoding: a key of weights.ENCODINGS.
         dot: as `moe` takes it.
+        is_transposed: rows are one element apart, or two, which costs an address for every element.
     """
     if backend not in ("cuda", "hip"):
         return Tiles(BM=16, BN=256, BK=256, warps=4, stages=1)
@@ -71,8 +73,8 @@ def tiles_for(
         return Tiles(BM=16, BN=32, BK=32 if is_rdna else 64, warps=8, stages=min(2, stages))
     share = -(-n_tokens * top_k // n_experts)
     if share <= 16:
-        is_short = is_rdna or encoding != "MXFP4"
-        return Tiles(BM=16, BN=64, BK=64 if is_short else 128, warps=4, stages=min(3, stages))
+        length = 32 if is_transposed else 128 if encoding == "MXFP4" and not is_rdna else 64
+        return Tiles(BM=16, BN=64, BK=length, warps=4, stages=min(3, stages))
     is_large = share >= 256 and stages == 4
     return Tiles(BM=128 if is_large else 64, BN=64, BK=64, warps=8, stages=stages)
 

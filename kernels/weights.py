@@ -94,6 +94,11 @@ class Matrices:
             self, shape=(1, *self.shape[1:]), offsets=tuple(offset + number * stride for offset, stride in moved)
         )
 
+    @property
+    def is_transposed(self) -> bool:
+        """Whether the elements of a column lie nearer to each other than those of a row."""
+        return self.row_strides[0] < self.col_strides[0] and ENCODINGS[self.encoding][0] == 1
+
     def is_laid_out_like(self, other: Matrices) -> bool:
         """Whether only the addresses differ."""
         return (self.encoding, self.shape, self.expert_strides, self.row_strides, self.col_strides) == (
@@ -179,8 +184,11 @@ def matrices(encoding: str, *parts: torch.Tensor) -> Matrices:
 def split_planes(stored: Matrices) -> Matrices:
     """The same values with codes and scales in planes of their own, which a GPU reads in words instead of bytes.
 
-    GGML_MXFP4 becomes MXFP4 and Q8_0 becomes Q8_0_PLANES, copied matrix by matrix; others are returned as they are.
+    GGML_MXFP4 becomes MXFP4 and Q8_0 becomes Q8_0_PLANES, copied matrix by matrix. Transposed floats are laid row by
+    row. Others are returned as they are.
     """
+    if stored.is_transposed:
+        return matrices(stored.encoding, stored.view(0)[..., 0].contiguous())
     if stored.encoding not in ("GGML_MXFP4", "Q8_0"):
         return stored
     data = stored.view(0)

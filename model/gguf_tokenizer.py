@@ -323,7 +323,9 @@ def kv_to_facts(kv: Mapping[str, GgufValue]) -> TokenizerFacts:
     merges: Sequence[str] = _stored(kv, MERGES, ValueType.ARRAY, ValueType.STRING) or ()
 
     # Ollama's fillers are of the same type as tokens that were added.
-    added = sum(not tokens[place].startswith("[PAD") for place in np.flatnonzero(types == TokenType.USER_DEFINED))
+    added = sum(
+        not tokens[place].startswith("[PAD") for place in np.flatnonzero(types == TokenType.USER_DEFINED).tolist()
+    )
 
     def token(role: str) -> SpecialToken:
         token_id = _stored(kv, ROLE_IDS[role], ValueType.U32)

@@ -10,12 +10,20 @@ from typing import Any
 from rich.table import Table
 
 from ...formats.errors import UsageError
-from ..checkpoint import open_checkpoint
+from ..checkpoint import Checkpoint, open_checkpoint
 from ..progress import Progress
-from ..render import plain_table
-from .report import describe_validation, stage_table, verdict_lines
-from .runners import choose
-from .self_test import Seen, demo_checkpoint, kernel_failures, see_faults
+from .layer import differing_keys
+from .report import (
+    describe_self_test,
+    describe_validation,
+    fault_table,
+    self_test_lines,
+    stage_table,
+    verdict_lines,
+)
+from .runners import Chosen, PathUsed, choose
+from .self_test import demo_checkpoint, kernel_failures, see_faults
+from .stages import PROJECTIONS
 from .validate import validate
 
 
@@ -25,7 +33,7 @@ class Outcome:
 
     holds: bool
     report: dict[str, Any]
-    tables: tuple[Table, ...]
+    table: Table
     lines: list[str]
 
 
@@ -38,45 +46,48 @@ def run_validation(
     tokenizer: Path | None,
     progress: Progress,
 ) -> Outcome:
-    """Validates the checkpoint at `source`, or the one at `other` beside it."""
+    """Validates the checkpoint at `source`, or the one at `other` beside it. Raises GptOssConvertError."""
     started = time.monotonic()
+    numbers = _numbers(layers)
     checkpoint = open_checkpoint(source, tokenizer)
-    compared = None if other is None else open_checkpoint(other, tokenizer)
+    compared = None if other is None else open_checkpoint(other)
     chosen = choose(device)
     found = validate(
         checkpoint,
         other=compared,
-        layers=_numbers(layers),
+        layers=numbers,
         n_tokens=n_tokens,
         make_runner=chosen.make,
         progress=progress,
     )
-    report = describe_validation(found, str(source), None if other is None else str(other), chosen.name)
-    seconds = time.monotonic() - started
-    report["seconds"] = round(seconds, 3)
-    return Outcome(found.holds, report, (stage_table(report),), verdict_lines(report, seconds))
+    used = paths_used(compared or checkpoint, sorted(found.unchosen), chosen)
+    report = describe_validation(found, str(source), None if other is None else str(other), chosen, used)
+    report["config_differences"] = _config_differences(checkpoint, compared)
+    report["seconds"] = round(time.monotonic() - started, 3)
+    lines = verdict_lines(found, report, checkpoint.config.num_hidden_layers, chosen)
+    lines[1:1] = [f"note: their configs differ in {key}: {a} and {b}" for key, a, b in report["config_differences"]]
+    return Outcome(found.holds, report, stage_table(found), lines)
 
 
-def run_self_test(device: str) -> Outcome:
+def run_self_test(device: str, progress: Progress) -> Outcome:
     """Validates a small model in several layouts, then shows that each named fault is seen."""
-    chosen = choose(device)
+    chosen = choose(device, test=False)
     with demo_checkpoint() as checkpoint:
         failures = kernel_failures(checkpoint, chosen)
-        seen = see_faults(checkpoint)
+        seen = see_faults(checkpoint, progress)
     holds = not failures and all(one.holds for one in seen)
-    report = {"device": chosen.name, "holds": holds, "failures": failures, "faults": [vars(one) for one in seen]}
-    lines = [f"run on {chosen.name}", *(f"NOT VALID: {failure}" for failure in failures)]
-    n_seen = sum(one.holds for one in seen)
-    lines.append(f"{'good' if holds else 'BAD'}: {n_seen} of {len(seen)} faults are seen where they are made")
-    return Outcome(holds, report, (_fault_table(seen),), lines)
+    said = failures, seen, chosen, holds
+    return Outcome(holds, describe_self_test(*said), fault_table(seen), self_test_lines(*said))
 
 
-def _fault_table(seen: list[Seen]) -> Table:
-    table = plain_table("fault", "seen in", "times its limit", left=("fault", "seen in"))
-    for one in seen:
-        where = one.stage or f"not at all: {one.unseen or 'this must not be'}"
-        table.add_row(one.fault, where, f"{one.excess:,.0f}" if one.stage else "")
-    return table
+def paths_used(checkpoint: Checkpoint, layers: list[int], chosen: Chosen) -> list[PathUsed]:
+    """How the experts of these layers were multiplied: one entry for each encoding."""
+    stored = [checkpoint.tensors[f"layers.{layer}.moe.{name}.weight"] for layer in layers for name in PROJECTIONS]
+    return [chosen.path(encoding) for encoding in dict.fromkeys(one.encoding for one in stored)]
+
+
+def _config_differences(checkpoint: Checkpoint, other: Checkpoint | None) -> list[list[Any]]:
+    return [] if other is None else [list(pair) for pair in differing_keys(checkpoint.config, other.config)]
 
 
 def _numbers(layers: str) -> list[int] | None:

@@ -10,13 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ...model.config import GptOssConfig
 from ...model.forward import GPT_OSS, Arithmetic, Weights
 
-# A name and a tensor to the tensor that is read instead; of experts with the expert's number.
+_HEAD_HALF = 32  # heads of gpt-oss have 64 elements
+
+# The weights and a tensor's name to what is read instead; of rows with their numbers, of experts with the expert's.
 Reading = Callable[[Weights, str], Tensor]
+RowReading = Callable[[Weights, str, Tensor], Tensor]
 ExpertReading = Callable[[Weights, str, int], Tensor]
 
 
@@ -29,7 +33,7 @@ class Fault:
         stage: the first stage that must show it.
         config: the config that is computed with.
         arithmetic: what is computed.
-        dense, expert: what is read of the weights.
+        dense, rows, expert: what is read of the weights.
         unseen: why it cannot be seen in this model; "" if it can.
     """
 
@@ -38,6 +42,7 @@ class Fault:
     config: Callable[[GptOssConfig], GptOssConfig] = lambda config: config
     arithmetic: Arithmetic = GPT_OSS
     dense: Reading = lambda weights, name: weights.dense(name)
+    rows: RowReading = lambda weights, name, ids: weights.rows(name, ids)
     expert: ExpertReading = lambda weights, name, expert: weights.expert(name, expert)
     unseen: Callable[[GptOssConfig], str] = lambda _config: ""
 
@@ -53,7 +58,7 @@ class FaultyWeights:
         return self.fault.dense(self.base, name)
 
     def rows(self, name: str, ids: Tensor) -> Tensor:
-        return self.base.rows(name, ids)
+        return self.fault.rows(self.base, name, ids)
 
     def expert(self, name: str, expert: int) -> Tensor:
         return self.fault.expert(self.base, name, expert)
@@ -93,25 +98,38 @@ def _each(change: Callable[[Tensor], Tensor]) -> ExpertReading:
 
 
 def _nibbles_swapped(matrix: Tensor) -> Tensor:
-    return matrix.unflatten(1, (-1, 2)).flip(-1).flatten(1)
+    return matrix.view(len(matrix), -1, 2).flip(-1).flatten(1)
 
 
 def _split_halves_read_in_turn(matrix: Tensor) -> Tensor:
     """Byte j holds elements j and j + 16 of a block; they are taken for 2j and 2j + 1."""
-    return matrix.unflatten(1, (-1, 2, 16)).transpose(-1, -2).flatten(1)
+    return matrix.view(len(matrix), -1, 2, 16).transpose(-1, -2).flatten(1)
 
 
 def _memory_transposed(matrix: Tensor) -> Tensor:
     return matrix.reshape(matrix.shape[1], matrix.shape[0]).mT
 
 
-def _one_bit(matrix: Tensor) -> Tensor:
-    """The lowest bit of a code in the second block of the middle row: half a step, or one."""
-    changed = matrix.clone()
-    block = changed[len(matrix) // 2, 32:64]
-    step = 2.0 ** (block.abs().max().log2().floor() - 2)
-    block[5] += 0.5 * step
-    return changed
+def _one_block(change: Callable[[Tensor], object]) -> ExpertReading:
+    """`change` made in place to the second block of the middle row of one expert's gate."""
+
+    def read(weights: Weights, name: str, expert: int) -> Tensor:
+        matrix = weights.expert(name, expert)
+        if _role(name) != "gate" or expert:
+            return matrix
+        changed = matrix.clone()
+        change(changed[len(matrix) // 2, 32:64])
+        return changed
+
+    return read
+
+
+def _flip_one_bit(block: Tensor) -> None:
+    """The lowest bit of the first code below 2: 0 and 0.5, or 1 and 1.5 change places, the least one bit can do."""
+    half = 2.0 ** (float(block.abs().max().log2().floor()) - 3)  # of the scale, for the largest code is 4 or 6
+    place = int((block.abs() < 4 * half).int().argmax())
+    count = round(float(block[place]) / half)
+    block[place] = half * (count + (1 if count % 2 == 0 else -1) * (1 if count >= 0 else -1))
 
 
 def _scaled(factor: float, only: Callable[[int], bool] = lambda _expert: True) -> ExpertReading:
@@ -131,10 +149,22 @@ def _rolled_biases(weights: Weights, name: str) -> Tensor:
     return tensor.roll(1, 0) if name.endswith("down.bias") else tensor
 
 
-def _heads_exchanged(weights: Weights, name: str) -> Tensor:
-    """The first and the last half of q's rows change places: heads of one group get the keys of another."""
+def _heads_exchanged(projection: str) -> Reading:
+    """The first and the last half of its heads change places: heads of one group get the keys of another."""
+
+    def read(weights: Weights, name: str) -> Tensor:
+        tensor = weights.dense(name)
+        return tensor.roll(len(tensor) // 2, 0) if f".attention.{projection}." in name else tensor
+
+    return read
+
+
+def _pairs_in_turn(weights: Weights, name: str) -> Tensor:
+    """Rows of q and k as for positions that turn elements 2i and 2i + 1, not i and i + 32."""
     tensor = weights.dense(name)
-    return tensor.roll(len(tensor) // 2, 0) if ".attention.q." in name else tensor
+    if ".attention.q." not in name and ".attention.k." not in name:
+        return tensor
+    return tensor.view(-1, 2, _HEAD_HALF, *tensor.shape[1:]).transpose(1, 2).flatten(0, 2)
 
 
 def _norm_of_another_layer(weights: Weights, name: str) -> Tensor:
@@ -142,6 +172,19 @@ def _norm_of_another_layer(weights: Weights, name: str) -> Tensor:
         return weights.dense(name)
     _, layer, rest = name.split(".", 2)
     return weights.dense(f"layers.{int(layer) - 1 if int(layer) else 1}.{rest}")
+
+
+def _rows_before(weights: Weights, name: str, ids: Tensor) -> Tensor:
+    return weights.rows(name, (ids - 1).clamp(min=0)) if name == "embedding.weight" else weights.rows(name, ids)
+
+
+def _tied_embeddings(weights: Weights, _name: str, ids: Tensor) -> Tensor:
+    return weights.rows("embedding.weight", ids)
+
+
+def _output_norm_of_ones(weights: Weights, name: str) -> Tensor:
+    tensor = weights.dense(name)
+    return torch.ones_like(tensor) if name == "norm.weight" else tensor
 
 
 def _with_yarn(truncate: bool) -> Callable[[GptOssConfig], GptOssConfig]:
@@ -170,7 +213,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("scales off by one", "gate", expert=_scaled(2.0)),
     Fault("scales of one expert zero", "gate", expert=_scaled(0.0, lambda expert: expert == 0)),
     Fault("down transposed", "down", expert=_only_down(_memory_transposed)),
-    Fault("one bit of one block flipped", "gate", expert=_each(_one_bit)),
+    Fault("one bit of one block flipped", "gate", expert=_one_block(_flip_one_bit)),
+    Fault("scale of one block off by one", "gate", expert=_one_block(lambda block: block.mul_(2.0))),
     *(Fault(f"bias of {role} dropped", stage, dense=_without(suffix)) for role, (suffix, stage) in _BIASES.items()),
     Fault("biases of experts permuted", "down", dense=_rolled_biases),
     Fault("bias of the router dropped", "router", arithmetic=replace(GPT_OSS, has_router_bias=False)),
@@ -198,11 +242,16 @@ FAULTS: tuple[Fault, ...] = (
         unseen=lambda config: "the model's own YaRN is truncated" if config.yarn.truncate else "",
     ),
     Fault("YaRN off", "attention", arithmetic=replace(GPT_OSS, has_yarn=False)),
-    Fault("q swapped between heads", "attention", dense=_heads_exchanged),
+    Fault("q swapped between heads", "attention", dense=_heads_exchanged("q")),
+    Fault("k swapped between heads", "attention", dense=_heads_exchanged("k")),
+    Fault("q and k in pairs, not in halves", "attention", dense=_pairs_in_turn),
     Fault(
         "norms of another layer",
         "attention",
         dense=_norm_of_another_layer,
         unseen=lambda config: "the model has one layer" if config.num_hidden_layers == 1 else "",
     ),
+    Fault("embedding one row off", "embedding", rows=_rows_before),
+    Fault("norm before the logits dropped", "logits", dense=_output_norm_of_ones),
+    Fault("embedding read as unembedding", "logits", rows=_tied_embeddings),
 )

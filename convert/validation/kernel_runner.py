@@ -5,23 +5,30 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ...formats.codecs.encoding import BF16, F16, F32, METAL_MXFP4, MXFP4
+from ...formats.codecs.encoding import BF16, F16, F32, METAL_MXFP4
 from ...formats.codecs.metal_values import SCALE_SHIFT
-from ...formats.codecs.slab import Mxfp4, Scratch, encoding_of, planes
+from ...formats.codecs.mxfp4 import Mxfp4
+from ...formats.codecs.slab import Scratch, encoding_of, planes
 from ...formats.files import DataFile, open_data_file
 from ...kernels.moe import MoeStages as KernelStages
 from ...kernels.moe import moe
-from ...kernels.weights import ENCODINGS, Matrices, MoeWeights
+from ...kernels.weights import Matrices, MoeWeights
 from ...model.forward import GPT_OSS
 from ..checkpoint import Checkpoint
-from ..stored import RowSpan, StoredTensor
+from ..stored import RowSpan, StoredArray, StoredTensor
 from ..weights import CheckpointWeights
+from .runners import read_by_kernels
 from .stages import PROJECTIONS, MoeStages
+
+# Arrays in files to what was read of them: gate and up may lie in one.
+_Loaded = dict[tuple[StoredArray, ...], Tensor]
 
 _DTYPES = {BF16.name: torch.bfloat16, F16.name: torch.float16, F32.name: torch.float32}
 
@@ -37,6 +44,7 @@ class KernelRunner:
         self._checkpoint, self._device = checkpoint, device
         self.dot = dot
         self._layer: tuple[int, MoeWeights] | None = None
+        self._files: dict[Path, DataFile] = {}
 
     def __call__(self, layer: int, hidden: Tensor, logits: Tensor) -> MoeStages:
         if self._layer is None or self._layer[0] != layer:
@@ -67,31 +75,42 @@ class KernelRunner:
     def _load(self, layer: int) -> MoeWeights:
         tensors = self._checkpoint.tensors
         stored = {name: tensors[f"layers.{layer}.moe.{name}.weight"] for name in PROJECTIONS}
-        matrices = {name: self._matrices(one) for name, one in stored.items()}
+        loaded: _Loaded = {}
+        matrices = {name: self._matrices(one, loaded) for name, one in stored.items()}
         biases = {
             name: self._weights.dense(f"layers.{layer}.moe.{name}.bias").float().to(self._device, copy=True)
             for name in PROJECTIONS
         }
-        return MoeWeights(**matrices, **{f"{name}_bias": bias for name, bias in biases.items()})
+        gate, up, down = PROJECTIONS
+        return MoeWeights(
+            gate=matrices[gate],
+            up=matrices[up],
+            down=matrices[down],
+            gate_bias=biases[gate],
+            up_bias=biases[up],
+            down_bias=biases[down],
+        )
 
-    def _matrices(self, stored: StoredTensor) -> Matrices:
-        """The experts of one projection, as the kernels take them."""
-        if stored.encoding.name not in ENCODINGS and stored.encoding is not METAL_MXFP4:
+    def _matrices(self, stored: StoredTensor, loaded: _Loaded) -> Matrices:
+        """The experts of one projection, as the kernels take them. `loaded` is shared by projections, and added to."""
+        encoding = read_by_kernels(stored.encoding)
+        if encoding is not stored.encoding and stored.encoding is not METAL_MXFP4:
             return self._turned(stored)
-        encoding = MXFP4 if stored.encoding is METAL_MXFP4 else stored.encoding
         dtype = _DTYPES.get(encoding.name, torch.uint8)
         parts, strides = [], []
         for span, (name, block_bytes) in zip(stored.spans, encoding.parts, strict=True):
-            data = self._bytes(span)
-            if stored.encoding is METAL_MXFP4 and name == "scales":
-                data = data - SCALE_SHIFT
-            parts.append(torch.from_numpy(data).view(dtype).to(self._device))
+            if span.arrays not in loaded:
+                data = self._bytes(span)
+                if stored.encoding is METAL_MXFP4 and name == "scales":
+                    data = data - SCALE_SHIFT
+                loaded[span.arrays] = torch.from_numpy(data).view(dtype).to(self._device)
+            parts.append(loaded[span.arrays])
             strides.append(_strides(span, stored.tensor.cols, block_bytes, dtype.itemsize))
         n_experts, n_rows, cols = stored.tensor.shape
         experts, rows, columns, offsets = zip(*strides, strict=True)
         return Matrices(encoding.name, tuple(parts), (n_experts, n_rows, cols), experts, rows, columns, offsets)
 
-    def _bytes(self, span: RowSpan) -> np.ndarray:
+    def _bytes(self, span: RowSpan) -> NDArray[np.uint8]:
         """The whole array, or the arrays of all experts one after another: uint8."""
         data = np.empty(sum(array.n_bytes for array in span.arrays), np.uint8)
         begin = 0
@@ -103,7 +122,7 @@ class KernelRunner:
     def _turned(self, stored: StoredTensor) -> Matrices:
         """The experts in their canonical encoding, for what the kernels do not read as it is stored."""
         n_experts, n_rows, cols = stored.tensor.shape
-        found: list[list[np.ndarray]] = []
+        found: list[list[NDArray[Any]]] = []
         for expert in range(n_experts):
             (slab,) = self._reader.load([stored], expert * n_rows, (expert + 1) * n_rows, self._scratch)
             found.append([plane.reshape(-1).copy() for plane in planes(slab)])

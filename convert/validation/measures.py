@@ -1,4 +1,4 @@
-"""How far the stages of a layer are from their reference, and how far they may be."""
+"""How far the stages of a model are from their reference, and how far they may be."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-STAGES = ("attention", "router", "experts", "shares", "gate", "up", "activated", "down", "out")
-"""What is measured of a layer, in the order in which it is computed. All get the reference's inputs."""
+from .locate import Cause
+
+EMBEDDING, LOGITS = "embedding", "logits"
+LAYER_STAGES = ("attention", "router", "experts", "shares", "gate", "up", "activated", "down", "out")
+STAGES = (EMBEDDING, *LAYER_STAGES, LOGITS)
+"""What is measured, in the order in which it is computed. The first and the last belong to no layer."""
+
+NOT_FINITE = "a value is not finite"
+NO_SIZE = "its reference is zero"
+NO_EXPERT = "a token has an expert that does not exist, or the same one twice"
 
 
 @dataclass(frozen=True)
@@ -34,22 +42,31 @@ class Measure:
     """One stage of one layer.
 
     Attributes:
-        layer, stage: which.
-        relative, worst: as in `Limits`; infinite where something is not finite.
+        layer, stage: which; the layer is None for the embedding and the logits.
+        relative, worst: as in `Limits`; infinite if there is a problem.
         excess: the larger of both as a multiple of its limit: above 1 it is more than rounding.
+        figure: which of them that is, "relative" or "worst".
         place: index of the element that is farthest off.
-        by_expert: the relative error of each expert that was used, of stages that experts make.
-        where: which stored numbers explain an excess above 1, in words.
+        problem: why no distance can be told; "" if it can.
+        by_expert: the relative error of each expert, of stages that experts make.
+        cause: what explains an excess above 1.
     """
 
-    layer: int
+    layer: int | None
     stage: str
     relative: float
     worst: float
     excess: float
+    figure: str
     place: tuple[int, ...]
+    problem: str = ""
     by_expert: dict[int, float] = field(default_factory=dict)
-    where: str = ""
+    cause: Cause | None = None
+
+    @property
+    def name(self) -> str:
+        """ "gate of layer 3"."""
+        return self.stage if self.layer is None else f"{self.stage} of layer {self.layer}"
 
 
 def by_expert(experts: Tensor, expected: Tensor, found: Tensor) -> dict[int, float]:
@@ -65,22 +82,26 @@ def by_expert(experts: Tensor, expected: Tensor, found: Tensor) -> dict[int, flo
     return {expert: math.sqrt(float(totals[0][expert]) / max(float(totals[1][expert]), 1e-300)) for expert in used}
 
 
-def measure(layer: int, stage: str, expected: Tensor, found: Tensor, limits: Limits) -> Measure:
+def measure(layer: int | None, stage: str, expected: Tensor, found: Tensor, limits: Limits) -> Measure:
     """The distance of `found` from `expected` (float64), which have the same shape."""
     difference = (found.to(torch.float64) - expected).abs()
-    finite = bool(torch.isfinite(difference).all())
     flat = torch.nan_to_num(difference, nan=torch.inf).flatten()
     place = tuple(int(i) for i in torch.unravel_index(flat.argmax(), difference.shape))
-    norm, size = float(expected.norm()), math.sqrt(expected.numel())
-    if not finite or norm == 0:
-        off = 0.0 if finite and float(flat.max()) == 0 else math.inf
-        return Measure(layer, stage, off, off, off, place)
-    relative, worst = float(difference.norm()) / norm, float(flat.max()) / (norm / size)
-    return Measure(layer, stage, relative, worst, max(relative / limits.relative, worst / limits.worst), place)
+    largest, norm = float(flat.max()), float(expected.norm())
+    if math.isinf(largest):
+        return _hopeless(layer, stage, place, NOT_FINITE)
+    if norm == 0:
+        return _hopeless(layer, stage, place, NO_SIZE) if largest else Measure(layer, stage, 0, 0, 0, "worst", place)
+    relative, worst = float(difference.norm()) / norm, largest * math.sqrt(expected.numel()) / norm
+    excess, figure = max((relative / limits.relative, "relative"), (worst / limits.worst, "worst"))
+    return Measure(layer, stage, relative, worst, excess, figure, place)
 
 
 def measure_choice(layer: int, logits: Tensor, expected: Tensor, found: Tensor, limits: Limits) -> Measure:
     """Whether the same experts were chosen, but for those whose logits are as close as rounding can exchange.
+
+    `relative` is the share of tokens with other experts, if rounding does not explain them; `worst` the largest
+    difference of the logits that were chosen.
 
     Args:
         layer: which.
@@ -88,10 +109,18 @@ def measure_choice(layer: int, logits: Tensor, expected: Tensor, found: Tensor, 
         expected, found: int64 [T, k].
         limits: what rounding explains, of logits in units of their RMS.
     """
+    wrong = ((found < 0) | (found >= logits.shape[1])).any(1) | (found.sort(1).values.diff(dim=1) == 0).any(1)
+    if bool(wrong.any()):
+        return _hopeless(layer, "experts", (int(wrong.nonzero()[0]),), NO_EXPERT)
     rms = float(logits.square().mean().sqrt())
     best, other = (logits.gather(1, experts).sort(dim=1).values for experts in (expected, found))
     gap = (best - other).abs().amax(dim=1)
     token = int(gap.argmax())
     worst = float(gap[token]) / rms if rms else 0.0
     disagree = float((expected.sort(1).values != found.sort(1).values).any(1).double().mean())
-    return Measure(layer, "experts", disagree if worst > limits.worst else 0.0, worst, worst / limits.worst, (token,))
+    excess = worst / limits.worst
+    return Measure(layer, "experts", disagree if excess > 1 else 0.0, worst, excess, "worst", (token,))
+
+
+def _hopeless(layer: int | None, stage: str, place: tuple[int, ...], problem: str) -> Measure:
+    return Measure(layer, stage, math.inf, math.inf, math.inf, "worst", place, problem)

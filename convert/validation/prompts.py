@@ -74,7 +74,7 @@ def _longest_matches(tokenizer: Tokenizer, text: str) -> list[int]:
 
 def _pieces(text: str, special: dict[str, int]) -> list[str]:
     """The text cut around special tokens."""
-    pieces = []
+    pieces: list[str] = []
     while text:
         starts = {token: text.find(token) for token in special}
         found = [(start, token) for token, start in starts.items() if start >= 0]

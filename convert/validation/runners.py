@@ -10,46 +10,112 @@ from dataclasses import dataclass
 
 import torch
 
+from ...formats.codecs.accelerate import uses_numba
+from ...formats.codecs.encoding import METAL_MXFP4, MXFP4, Encoding, canonical
 from ...formats.errors import UsageError
+from ...kernels.device import Device, devices, path_for
+from ...kernels.ladder import OWN_DECODE
 from ..checkpoint import Checkpoint
-from .validate import MoeRunner
+from .layer import MoeRunner
 
 MakeRunner = Callable[[Checkpoint], AbstractContextManager[MoeRunner]]
+
+# Validation multiplies in float32 on every device: in bfloat16, rounding would hide a wrong bit.
+DOT = "float32"
+
+
+@dataclass(frozen=True)
+class PathUsed:
+    """How experts of one encoding were multiplied.
+
+    Attributes:
+        encoding: as it is stored.
+        read_as: the encoding that was multiplied: another if the stored one was repacked or decoded before.
+        path: as `doctor` names it.
+        dot: the float that products are made of.
+    """
+
+    encoding: str
+    read_as: str
+    path: str
+    dot: str = DOT
+
+    def __str__(self) -> str:
+        before = "" if self.read_as == self.encoding else f", turned into {self.read_as} before"
+        return f"{self.encoding}: {self.path}, products in {self.dot}{before}"
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """How experts are run: `name` for people; `make` is None for torch on the CPU."""
+    """Where experts are run: `make` is None for torch on the CPU; `why` says why this device, if none was named."""
 
-    name: str
+    device: Device
     make: MakeRunner | None
+    why: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        what = {
+            "cpu": f"the CPU ({self.device.name}); the Triton kernels were not run",
+            "interpret": "Triton's interpreter: the kernels themselves, one operation at a time",
+        }.get(self.device.backend, f"{self.device.name} ({self.device.arch})")
+        if self.device.backend == "cpu" and not uses_numba():
+            what += "; numba is not used, so both sides decode with numpy"
+        return what + (f", for {self.why}" if self.why else "")
+
+    def path(self, encoding: Encoding) -> PathUsed:
+        """How experts in `encoding` are multiplied here."""
+        if self.device.backend == "cpu":
+            return PathUsed(encoding.name, encoding.name, path_for(encoding.name, self.device).name)
+        read_as = read_by_kernels(encoding).name
+        # The ladder's path for GPUs multiplies in bfloat16 where it can; in float32 the kernels decode by themselves.
+        is_interpreted = self.device.backend == "interpret"
+        name = path_for(read_as, self.device).name if is_interpreted else OWN_DECODE
+        return PathUsed(encoding.name, read_as, name)
 
 
-CPU = Chosen("the CPU (torch in float32, weights decoded by numba; the Triton kernels were not run)", None)
+def read_by_kernels(encoding: Encoding) -> Encoding:
+    """The encoding that the kernels are given: the stored one, or the canonical one where they do not read it."""
+    from ...kernels.weights import ENCODINGS
+
+    if encoding is METAL_MXFP4:
+        return MXFP4
+    return encoding if encoding.name in ENCODINGS else canonical(encoding)
 
 
-def choose(device: str) -> Chosen:
+def choose(device: str, *, test: bool = True) -> Chosen:
     """What `--device` asks for: "cpu", "cuda", "interpret", or "auto", which says why it takes the CPU.
+
+    Args:
+        device: which.
+        test: whether "auto" takes a GPU only if its kernels pass their test.
 
     Raises:
         UsageError: it is not there.
     """
     if device == "cpu":
-        return CPU
+        return _cpu()
     if device == "interpret":
         return _interpreter()
     missing = _why_no_gpu()
     if missing is None:
-        found = Chosen(f"{torch.cuda.get_device_name(0)} (Triton kernels on the stored bytes)", _kernels("cuda"))
-        if device == "cuda":
-            return found
-        failure = _self_test(found)
-        return found if failure is None else Chosen(f"{CPU.name}; the GPU's kernels failed their test: {failure}", None)
+        found = Chosen(_device("cuda", "hip"), _kernels("cuda"))
+        failure = _failure(found) if device == "auto" and test else None
+        return found if failure is None else _cpu(f"the GPU's kernels failed their test: {failure}")
     if device == "cuda":
         raise UsageError(
             "there is no GPU to run the kernels on", found=missing, remedy="Use --device cpu or interpret."
         )
-    return Chosen(f"{CPU.name}; {missing}", None)
+    return _cpu(missing)
+
+
+def _cpu(why: str = "") -> Chosen:
+    return Chosen(_device("cpu"), None, why)
+
+
+def _device(*backends: str) -> Device:
+    return next(device for device in devices() if device.backend in backends)
 
 
 def _interpreter() -> Chosen:
@@ -60,7 +126,7 @@ def _interpreter() -> Chosen:
         make = _kernels("cpu")
     except ImportError as error:
         raise UsageError("Triton cannot be imported", found=str(error), remedy="Use --device cpu.") from None
-    return Chosen("Triton's interpreter (the kernels themselves, one operation at a time)", make)
+    return Chosen(_device("interpret"), make)
 
 
 def _kernels(device: str) -> MakeRunner:
@@ -79,10 +145,13 @@ def _why_no_gpu() -> str | None:
     return None
 
 
-def _self_test(chosen: Chosen) -> str | None:
+def _failure(chosen: Chosen) -> str | None:
     """Why the kernels are not to be trusted on this machine; None if they are."""
     from .self_test import demo_checkpoint, kernel_failures
 
-    with demo_checkpoint() as checkpoint:
-        failures = kernel_failures(checkpoint, chosen)
+    try:
+        with demo_checkpoint() as checkpoint:
+            failures = kernel_failures(checkpoint, chosen)
+    except Exception as error:  # A driver or a compiler may fail in any way.
+        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return failures[0] if failures else None

@@ -39,6 +39,24 @@ class MoeStages:
     out: Tensor
 
 
+def every_expert(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """Rows such that each expert has one: which tokens they are, int64 [R], and their logits [R, E].
+
+    They are the tokens themselves, and then tokens once more whose logits are raised for experts that no token chose.
+    """
+    n_tokens, n_experts = logits.shape
+    chosen = torch.zeros(n_experts, dtype=torch.bool)
+    chosen[logits.topk(top_k).indices.flatten()] = True
+    rows, more = list(range(n_tokens)), []
+    for number, group in enumerate(torch.split((~chosen).nonzero()[:, 0], top_k)):
+        if len(group):
+            rows.append(number % n_tokens)
+            raised = logits[rows[-1]].clone()
+            raised[group] = raised.max() + torch.arange(1, len(group) + 1).to(raised)
+            more.append(raised)
+    return torch.tensor(rows), torch.cat([logits, *(row[None] for row in more)])
+
+
 def moe_stages(
     config: GptOssConfig,
     weights: Weights,

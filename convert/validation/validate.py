@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,52 +17,29 @@ from torch import Tensor
 from ...formats.codecs.accelerate import numpy_twin
 from ...formats.errors import UsageError
 from ...model.config import GptOssConfig
-from ...model.forward import GPT_OSS, Arithmetic, Weights, attention, rms_norm, router_logits
+from ...model.forward import GPT_OSS, Weights
 from ..checkpoint import Checkpoint
 from ..progress import Progress
 from ..weights import CheckpointWeights
 from .faults import Fault, FaultyWeights
-from .locate import locate
-from .measures import LIMITS, Limits, Measure, by_expert, measure, measure_choice
+from .layer import (
+    CpuRunner,
+    MoeRunner,
+    Reference,
+    Side,
+    compute_layer,
+    measure_embedding,
+    measure_layer,
+    measure_logits,
+)
+from .measures import LIMITS, Limits, Measure
 from .prompts import prompt_tokens, random_tokens
-from .stages import MoeStages, moe_stages
 
-
-class MoeRunner(Protocol):
-    """Computes the stages of a layer's experts on the side under test."""
-
-    @property
-    def dot(self) -> str:
-        """What products are made of: a key of `measures.LIMITS`."""
-
-    def __call__(self, layer: int, hidden: Tensor, logits: Tensor) -> MoeStages:
-        """The stages for normalized hidden states float32 [T, H] and router logits float32 [T, E]."""
-
-
-class CpuRunner:
-    """torch in float32, weights decoded by numba, one expert at a time."""
-
-    dot = "f32"
-
-    def __init__(self, config: GptOssConfig, weights: Weights, arithmetic: Arithmetic = GPT_OSS) -> None:
-        self._config, self._weights, self._arithmetic = config, weights, arithmetic
-
-    def __call__(self, layer: int, hidden: Tensor, logits: Tensor) -> MoeStages:
-        return moe_stages(self._config, self._weights, layer, hidden, logits, self._arithmetic)
-
-
-@dataclass(frozen=True)
-class Side:
-    """What is under test: its config, its weights, its arithmetic, and how it runs the experts."""
-
-    config: GptOssConfig
-    weights: Weights
-    arithmetic: Arithmetic
-    runner: MoeRunner
+TEXT, RANDOM = "Harmony-formatted text", "seeded random tokens, for there is no tokenizer"
 
 
 class TwinWeights:
-    """Weights in float64, decoded by the numpy twin of the codecs."""
+    """The weights of a checkpoint, decoded by the numpy twin of the codecs."""
 
     def __init__(self, weights: CheckpointWeights) -> None:
         self._weights = weights
@@ -87,10 +63,11 @@ class Validation:
 
     Attributes:
         measures: each stage of each layer, in order.
-        tokens: how many were run, and where they came from.
-        inputs: "Harmony-formatted text", or "seeded random tokens".
+        tokens: how many were run.
+        inputs: what they are: `TEXT` or `RANDOM`.
         limits: what rounding explains, of the experts' stages.
         peak: the largest magnitude of the residual stream, by layer.
+        unchosen: how many experts no token chose, by layer; they were given one.
     """
 
     measures: tuple[Measure, ...]
@@ -98,6 +75,7 @@ class Validation:
     inputs: str
     limits: Limits
     peak: dict[int, float]
+    unchosen: dict[int, int]
 
     @property
     def holds(self) -> bool:
@@ -115,21 +93,36 @@ def least_tokens(config: GptOssConfig) -> int:
     return max(2 * config.sliding_window, 129)
 
 
-def tokens_for(checkpoint: Checkpoint, n_tokens: int | None) -> tuple[Tensor, str]:
-    """Token ids to run, int64 [T], and what they are. Raises UsageError if so few do not test the window."""
-    least = least_tokens(checkpoint.config)
+def tokens_for(checkpoint: Checkpoint, n_tokens: int | None, vocab_size: int | None = None) -> tuple[Tensor, str]:
+    """Token ids to run, int64 [T], and what they are.
+
+    Args:
+        checkpoint: whose tokenizer is taken, if it has one.
+        n_tokens: how many; `least_tokens` if None.
+        vocab_size: ids are below it; the checkpoint's if None.
+
+    Raises:
+        UsageError: so few do not test the window, or there are more than positions.
+    """
+    config = checkpoint.config
+    least = least_tokens(config)
     wanted = least if n_tokens is None else n_tokens
-    if wanted <= checkpoint.config.sliding_window:
+    if wanted <= config.sliding_window:
         raise UsageError(
             "so few tokens do not leave the sliding window",
-            expected=f"--tokens of more than {checkpoint.config.sliding_window}, better {least}",
+            expected=f"--tokens of more than {config.sliding_window}, better {least}",
             found=wanted,
         )
-    vocab_size = checkpoint.config.vocab_size
+    if n_tokens is not None and wanted > config.max_position_embeddings:
+        raise UsageError(
+            "the model has no positions for so many tokens",
+            expected=f"--tokens of at most {config.max_position_embeddings}",
+            found=wanted,
+        )
     if checkpoint.tokenizer is None:
-        return torch.from_numpy(random_tokens(vocab_size, wanted)), "seeded random tokens: there is no tokenizer"
-    tokenizer = checkpoint.tokenizer.tokenizer(vocab_size)
-    return torch.from_numpy(prompt_tokens(tokenizer, wanted)), "Harmony-formatted text"
+        return torch.from_numpy(random_tokens(vocab_size or config.vocab_size, wanted)), RANDOM
+    tokenizer = checkpoint.tokenizer.tokenizer(config.vocab_size)
+    return torch.from_numpy(prompt_tokens(tokenizer, wanted)), TEXT
 
 
 def validate(
@@ -147,7 +140,7 @@ def validate(
     Args:
         checkpoint: what the reference reads.
         other: what the side under test reads, if it is another one.
-        layers: which are measured; all if None.
+        layers: which are measured; all if None. With the last one, so are the logits.
         n_tokens: how many tokens; twice the sliding window if None.
         fault: a mistake to put into the side under test. Only without `make_runner`.
         make_runner: how the experts run; `CpuRunner` if None.
@@ -157,29 +150,31 @@ def validate(
         UsageError: layers or tokens that are not there, two models of other shapes.
         CodecError: a weight is not finite; file, tensor and block are named.
     """
+    assert fault is None or make_runner is None
     wanted = _layers(checkpoint.config, layers)
-    tokens, inputs = tokens_for(checkpoint, n_tokens)
     tested = other or checkpoint
     require_same_model(checkpoint, tested)
-    progress = progress or Progress()
+    vocab_size = min(checkpoint.config.vocab_size, tested.config.vocab_size)
+    tokens, inputs = tokens_for(checkpoint, n_tokens, vocab_size)
     with ExitStack() as stack:
-        reference = TwinWeights(stack.enter_context(CheckpointWeights(checkpoint, dtype=torch.float64)))
-        plain = stack.enter_context(CheckpointWeights(tested))
-        side = _side(tested.config, plain, fault)
+        twin = TwinWeights(stack.enter_context(CheckpointWeights(checkpoint, dtype=torch.float64)))
+        side = _side(tested, stack.enter_context(CheckpointWeights(tested)), fault)
         if make_runner is not None:
-            side = Side(side.config, side.weights, side.arithmetic, stack.enter_context(make_runner(tested)))
-        n_bytes = sum(
-            stored.n_bytes for stored in checkpoint.tensors.values() if _layer_of(stored.tensor.name) in wanted
-        )
-        stack.enter_context(progress.during("validating", n_bytes))
-        measures, peak = _run(checkpoint, reference, side, tokens, wanted, progress)
-    return Validation(tuple(measures), len(tokens), inputs, LIMITS[side.runner.dot], peak)
+            side = replace(side, runner=stack.enter_context(make_runner(tested)))
+        run = _Run(Reference(checkpoint.config, twin), side, set(wanted))
+        sizes = _layer_bytes(checkpoint)[: wanted[-1] + 1]
+        stack.enter_context((progress or Progress()).during("validating", sum(sizes)))
+        run.layers(tokens, sizes, progress or Progress())
+    return Validation(tuple(run.measures), len(tokens), inputs, LIMITS[side.runner.dot], run.peak, run.unchosen)
 
 
 def require_same_model(checkpoint: Checkpoint, other: Checkpoint) -> None:
     """Raises UsageError naming the first size in which the two models differ."""
-    sizes = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_local_experts", "num_attention_heads")
-    for key in (*sizes, "num_key_value_heads", "head_dim", "num_experts_per_tok"):
+    keys = ["num_hidden_layers", "hidden_size", "intermediate_size", "num_local_experts", "num_attention_heads"]
+    keys += ["num_key_value_heads", "head_dim", "num_experts_per_tok"]
+    if not checkpoint.lost_rows and not other.lost_rows:
+        keys.append("vocab_size")
+    for key in keys:
         expected, found = getattr(checkpoint.config, key), getattr(other.config, key)
         if expected != found:
             raise UsageError(
@@ -191,11 +186,11 @@ def require_same_model(checkpoint: Checkpoint, other: Checkpoint) -> None:
             )
 
 
-def _side(config: GptOssConfig, weights: Weights, fault: Fault | None) -> Side:
-    arithmetic = GPT_OSS
+def _side(tested: Checkpoint, weights: Weights, fault: Fault | None) -> Side:
+    config, arithmetic = tested.config, GPT_OSS
     if fault is not None:
         config, arithmetic, weights = fault.config(config), fault.arithmetic, FaultyWeights(weights, fault)
-    return Side(config, weights, arithmetic, CpuRunner(config, weights, arithmetic))
+    return Side(config, weights, tested.tensors, arithmetic, CpuRunner(config, weights, arithmetic))
 
 
 def _layers(config: GptOssConfig, layers: Sequence[int] | None) -> list[int]:
@@ -206,73 +201,36 @@ def _layers(config: GptOssConfig, layers: Sequence[int] | None) -> list[int]:
     return sorted(set(every if layers is None else layers))
 
 
-def _layer_of(name: str) -> int | None:
-    return int(name.split(".")[1]) if name.startswith("layers.") else None
+def _layer_bytes(checkpoint: Checkpoint) -> list[int]:
+    """Stored bytes of each layer."""
+    sizes = [0] * checkpoint.config.num_hidden_layers
+    for name, stored in checkpoint.tensors.items():
+        if name.startswith("layers."):
+            sizes[int(name.split(".")[1])] += stored.n_bytes
+    return sizes
 
 
-def _run(
-    checkpoint: Checkpoint, reference: Weights, side: Side, tokens: Tensor, wanted: list[int], progress: Progress
-) -> tuple[list[Measure], dict[int, float]]:
-    """Every layer up to the last wanted one; those that are not wanted are only passed through."""
-    config = checkpoint.config
-    hidden = reference.rows("embedding.weight", tokens)
-    measures: list[Measure] = []
-    peak: dict[int, float] = {}
-    for layer in range(wanted[-1] + 1):
-        found, hidden = _layer(config, reference, side, layer, hidden, layer in wanted)
-        measures += found
-        peak[layer] = float(hidden.abs().max())
-        if layer in wanted:
-            tensors = checkpoint.tensors.items()
-            n_bytes = sum(stored.n_bytes for name, stored in tensors if _layer_of(name) == layer)
-            progress.advance(n_bytes, f"layer {layer}")
-    return measures, peak
+class _Run:
+    """One pass through the layers; those that are not wanted are only passed through."""
 
+    def __init__(self, reference: Reference, side: Side, wanted: set[int]) -> None:
+        self._reference, self._side, self._wanted = reference, side, wanted
+        self.measures: list[Measure] = []
+        self.peak: dict[int, float] = {}
+        self.unchosen: dict[int, int] = {}
 
-def _layer(
-    config: GptOssConfig, reference: Weights, side: Side, layer: int, hidden: Tensor, measured: bool
-) -> tuple[list[Measure], Tensor]:
-    """What a layer measures, and the reference's residual stream after it (float64 [T, H])."""
-    norms = (f"layers.{layer}.attention.norm.weight", f"layers.{layer}.moe.norm.weight")
-    attended = attention(config, layer, reference, rms_norm(config, hidden, reference.dense(norms[0])))
-    middle = hidden + attended
-    inputs = rms_norm(config, middle, reference.dense(norms[1]))
-    logits = router_logits(layer, reference, inputs)
-    # Both sides route by the same numbers, so that a tie is no error.
-    shared = logits.float()
-    expected = moe_stages(config, reference, layer, inputs, shared.double())
-    if not measured:
-        return [], middle + expected.out
-    f32 = LIMITS["f32"]
-    limits = LIMITS[side.runner.dot]
-
-    def normalized(stream: Tensor, norm: str) -> Tensor:
-        return rms_norm(side.config, stream.float(), side.weights.dense(norm))
-
-    found_attention = attention(side.config, layer, side.weights, normalized(hidden, norms[0]), side.arithmetic)
-    found_inputs = normalized(middle, norms[1])
-    found_logits = router_logits(layer, side.weights, found_inputs, side.arithmetic)
-    found = side.runner(layer, found_inputs, shared)
-    measures = [
-        measure(layer, "attention", attended, found_attention, f32),
-        measure(layer, "router", logits, found_logits, f32),
-        measure_choice(layer, logits, expected.experts, found.experts, f32),
-        measure(layer, "shares", expected.shares, found.shares, f32),
-    ]
-    for stage in ("gate", "up", "activated", "down", "out"):
-        pair = getattr(expected, stage), getattr(found, stage)
-        one = measure(layer, stage, *pair, limits)
-        experts = by_expert(expected.experts, *pair) if stage != "out" else {}
-        measures.append(replace(one, by_expert=experts))
-    return [_located(one, expected.experts, reference, side.weights) for one in measures], middle + expected.out
-
-
-def _located(one: Measure, experts: Tensor, reference: Weights, found: Weights) -> Measure:
-    """The measure, with what explains it if it is more than rounding."""
-    if one.excess <= 1:
-        return one
-    expert = row = None
-    if one.stage in ("gate", "up", "down"):
-        token, slot, row = one.place
-        expert = int(experts[token, slot])
-    return replace(one, where=locate(reference, found, one.layer, one.stage, expert, row))
+    def layers(self, tokens: Tensor, sizes: list[int], progress: Progress) -> None:
+        """The embedding, as many layers as there are `sizes` in bytes, and if that is all of them, the logits."""
+        # A copy, for whatever else is asked of the embedding takes its place.
+        hidden = self._reference.weights.rows("embedding.weight", tokens).clone()
+        self.measures.append(measure_embedding(self._side, self._reference, tokens, hidden))
+        for number, n_bytes in enumerate(sizes):
+            layer = compute_layer(self._reference, number, hidden, all_experts=number in self._wanted)
+            if number in self._wanted:
+                self.measures += measure_layer(self._reference, self._side, number, layer)
+                self.unchosen[number] = layer.n_unchosen
+            hidden = layer.after
+            self.peak[number] = float(hidden.abs().max())
+            progress.advance(n_bytes, f"layer {number}")
+        if len(sizes) == self._reference.config.num_hidden_layers:
+            self.measures.append(measure_logits(self._side, self._reference, hidden))

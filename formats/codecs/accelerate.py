@@ -106,6 +106,13 @@ def kernels() -> Kernels:
     return _numba_or_twin()
 
 
+def uses_numba() -> bool:
+    """Whether `kernels` gives the numba kernels."""
+    from . import numpy_kernels
+
+    return kernels() is not numpy_kernels
+
+
 def prepare() -> None:
     """Loads the kernels that every conversion needs, so that a thread can do it while others wait for files."""
     module = kernels()

@@ -209,5 +209,5 @@ def _refuse_overflow(mx: Mxfp4, encoding: str, row: int, block: int, byte: int) 
         f"row {row}, block {block}, element {2 * byte + half} is too large for {encoding}",
         expected=f"a magnitude that {encoding} can hold",
         found=f"{e2m1.VALUES[(low, high)[half]]:g} * 2^{scale - e8m0.BIAS} (scale byte {scale})",
-        remedy="Keep the tensor as MXFP4, or choose a type with a wider range.",
+        remedy="Keep experts as MXFP4 (to-gguf --experts mxfp4), or choose a type with a wider range.",
     )

@@ -273,7 +273,7 @@ def test_converted_value_that_is_not_finite_is_refused_without_verification_too(
 def test_experts_that_overflow_f16_are_refused(scale: int, checkpoint: Path) -> None:
     patch(checkpoint, BLOCKS, 0, b"\x77" * 16)
     patch(checkpoint, SCALES, 0, bytes([scale]))
-    message = (f"tensor '{BLOCKS}'", "F16 cannot hold", "expected", "found", "--experts mxfp4")
+    message = (f"tensor '{SCALES}'", "F16 cannot hold", "expected", "found", "--experts mxfp4")
     refuses(checkpoint, *message, options=("--experts", "f16"))
 
 
@@ -281,5 +281,5 @@ def test_experts_that_overflow_f16_are_refused(scale: int, checkpoint: Path) -> 
 def test_experts_that_overflow_bf16_are_refused_with_a_remedy_that_helps(scale: int, checkpoint: Path) -> None:
     patch(checkpoint, BLOCKS, 0, b"\x77" * 16)
     patch(checkpoint, SCALES, 0, bytes([scale]))
-    message = (f"tensor '{BLOCKS}'", "BF16 cannot hold", "expected", "found", "--experts mxfp4")
+    message = (f"tensor '{SCALES}'", "BF16 cannot hold", "expected", "found", "--experts mxfp4")
     refuses(checkpoint, *message, options=("--experts", "bf16"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import math
 import shutil
 import subprocess
@@ -11,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench import anonymous_bytes
+from bench_jobs import anonymous_bytes
 from command_line import command
 from llama_cpp import LlamaCpp
 
 pytestmark = pytest.mark.slow
 
 MAX_ANONYMOUS_BYTES = 400_000_000
+MOST_ANONYMOUS_BYTES = 600_000_000
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,27 @@ def test_conversion_stays_below_400_mb(options: list[str], checkpoint: Path) -> 
     peak = peak_bytes(["to-gguf", str(checkpoint), str(out), "--quiet", "--force", *options])
     out.unlink()
     assert 50_000_000 < peak < MAX_ANONYMOUS_BYTES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's anonymous memory")
+@pytest.mark.parametrize("job", [["to-mxfp4", "--layout", "original"], ["to-mlx"], ["to-metal"]], ids=" ".join)
+def test_every_repack_stays_below_600_mb(job: list[str], checkpoint: Path) -> None:
+    out = checkpoint.with_name("out")
+    peak = peak_bytes([job[0], str(checkpoint), str(out), "--quiet", *job[1:]])
+    shutil.rmtree(out) if out.is_dir() else out.unlink()
+    assert 50_000_000 < peak < MOST_ANONYMOUS_BYTES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's anonymous memory")
+def test_the_way_to_bf16_and_back_stays_below_600_mb_and_gives_the_same_bytes(checkpoint: Path) -> None:
+    dense, back = checkpoint.with_name("dense"), checkpoint.with_name("back")
+    assert 50_000_000 < peak_bytes(["to-bf16", str(checkpoint), str(dense), "--quiet"]) < MOST_ANONYMOUS_BYTES
+    arguments = ["to-mxfp4", str(dense), str(back), "--quiet", "--like", str(checkpoint)]
+    assert 50_000_000 < peak_bytes(arguments) < MOST_ANONYMOUS_BYTES
+    shutil.rmtree(dense)
+    for path in checkpoint.glob("*.safetensors"):
+        assert filecmp.cmp(path, back / path.name, shallow=False), path.name
+    shutil.rmtree(back)
 
 
 def test_llama_cpp_runs_the_true_shape(checkpoint: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -145,6 +146,14 @@ def sample() -> list[tuple[str, list[str]]]:
     return list(chosen.items())
 
 
+def matrix_rows() -> list[str]:
+    """Kernel by kernel, in each encoding by encoding, as the catalogue has them."""
+    rows = list(dict.fromkeys(row_of(name) for name, _ in catalogue()))
+    kernels, encodings = ([re.split(r"[ ,]+", f"{row} ")[i] for row in rows] for i in (0, 1))
+    order = sorted(range(len(rows)), key=lambda i: (kernels.index(kernels[i]), encodings.index(encodings[i])))
+    return [rows[i] for i in order]
+
+
 def cell(results: Sequence[Result]) -> str:
     """Of one row and target: the products' instruction, the most registers, the most kilobytes of shared memory."""
     if not results:
@@ -164,7 +173,7 @@ def matrix(results: Sequence[Result], targets: Sequence[str] = TARGETS) -> list[
     for result in results:
         found.setdefault((row_of(result.kernel), result.target), []).append(result)
     lines = [f"| kernel | {' | '.join(targets)} |", "|" + "---|" * (1 + len(targets))]
-    for row in dict.fromkeys(row_of(name) for name, _ in catalogue()):
+    for row in matrix_rows():
         lines.append(f"| {row} | {' | '.join(cell(found.get((row, target), [])) for target in targets)} |")
     return lines
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,30 +11,18 @@ import interpreter
 import moe_reference
 import numpy as np
 import torch
-from moe_reference import Experts, error
+from kernel_cases import GEMM, GEMV, LIMIT, MATMUL_ENCODINGS, MOE_ENCODINGS, SHAPES, STAGES, Shape
+from moe_reference import Experts, error, relative
 from numpy.typing import NDArray
-from stored_matrices import BLOCKS_OF_32, FLOATS, GGML, random_matrices, tensor
+from stored_matrices import random_matrices, tensor
 
+from gptoss_convert.kernels.by_expert import moe_by_expert
 from gptoss_convert.kernels.moe import MoeStages, matmul, moe
 from gptoss_convert.kernels.tiles import Tiles
 from gptoss_convert.kernels.weights import Matrices, MoeWeights, matrices, split_planes
 
 Array = NDArray[Any]
-
-LIMIT = 7.0
-STAGES = ("weights", "gate", "up", "activated", "down", "out")
-GEMM, GEMV = Tiles(16, 128, 128, 4, 2), Tiles(1, 64, 256, 4, 2)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """T tokens with k of E experts; K = `hidden` for gate and up, `inner` for down."""
-
-    tokens: int = 7
-    experts: int = 5
-    top_k: int = 3
-    hidden: int = 96
-    inner: int = 160
+Measure = Callable[[Array, Array], float]
 
 
 @dataclass(frozen=True)
@@ -76,7 +64,9 @@ def fitting(tiles: Tiles, device: str) -> Tiles:
     return replace(tiles, BN=min(tiles.BN, 16), BK=min(tiles.BK, 64))
 
 
-def run(case: Case, tiles: Tiles = GEMM, dot: str = "f32", **changes: Any) -> MoeStages:
+def run(case: Case, tiles: Tiles | None = GEMM, dot: str = "f32", **changes: Any) -> MoeStages:
+    """Without tiles those of the table."""
+    tiles = tiles and fitting(tiles, case.device)
     arguments = {
         "top_k": case.shape.top_k,
         "limit": LIMIT,
@@ -94,18 +84,20 @@ def expected(case: Case) -> dict[str, Array]:
     return moe_reference.stages(case.x, case.logits, case.dense, case.shape.top_k, LIMIT)
 
 
-def errors(found: MoeStages, wanted: dict[str, Array]) -> dict[str, float]:
-    return {stage: error(getattr(found, stage).cpu().numpy(), wanted[stage]) for stage in STAGES}
+def errors(found: MoeStages, wanted: dict[str, Array], measure: Measure = error) -> dict[str, float]:
+    return {stage: measure(getattr(found, stage).cpu().numpy(), wanted[stage]) for stage in STAGES}
 
 
-def worst(found: MoeStages, wanted: dict[str, Array]) -> float:
+def worst(found: MoeStages, wanted: dict[str, Array], measure: Measure = error) -> float:
     """The largest error of any stage; NaN if there is a NaN."""
-    return float(np.max(list(errors(found, wanted).values())))
+    return float(np.max(list(errors(found, wanted, measure).values())))
 
 
 def figures(device: str) -> Iterator[tuple[str, Any]]:
     yield from encoding_figures(device)
     yield from shape_figures(device)
+    yield from table_figures(device)
+    yield from by_expert_figures(device)
     yield from layout_figures(device)
     yield from fault_figures(device)
     yield from nan_figures(device)
@@ -114,7 +106,7 @@ def figures(device: str) -> Iterator[tuple[str, Any]]:
 
 
 def encoding_figures(device: str) -> Iterator[tuple[str, Any]]:
-    for encoding in ("MXFP4", "GGML_MXFP4", *FLOATS, *BLOCKS_OF_32):
+    for encoding in MOE_ENCODINGS:
         case = make(encoding, Shape(), device)
         wanted = expected(case)
         yield f"{encoding} by GEMM", worst(run(case, GEMM), wanted)
@@ -122,25 +114,6 @@ def encoding_figures(device: str) -> Iterator[tuple[str, Any]]:
         if encoding == "MXFP4":
             clamped = (wanted["gate"] > LIMIT).mean(), (np.abs(wanted["up"]) > LIMIT).mean()
             yield "share of gates and ups that are clamped", [float(share) for share in clamped]
-
-
-SHAPES: dict[str, tuple[str, Shape, Tiles]] = {
-    "one token": ("MXFP4", Shape(tokens=1), GEMM),
-    "one token, one expert": ("BF16", Shape(tokens=1, experts=1, top_k=1), GEMM),
-    "more experts than pairs": ("MXFP4", Shape(tokens=1, experts=9, top_k=2), GEMM),
-    "all experts chosen": ("BF16", Shape(top_k=5), GEMM),
-    "two tiles of one expert, the second with one pair": ("BF16", Shape(tokens=17, experts=1, top_k=1), GEMM),
-    "tiles of 32 pairs": ("BF16", Shape(tokens=40, experts=3), replace(GEMM, BM=32)),
-    "rows in several tiles, the last one cut": ("MXFP4", Shape(inner=96, hidden=160), Tiles(16, 32, 64, 4, 2)),
-    "rows in several tiles, by GEMV": ("MXFP4", Shape(tokens=2, inner=96, hidden=160), Tiles(1, 32, 64, 4, 2)),
-    "K in several steps, the last one cut": ("MXFP4", Shape(hidden=352, inner=224), Tiles(16, 256, 128, 4, 2)),
-    "odd widths": ("BF16", Shape(hidden=75, inner=37), Tiles(16, 64, 32, 4, 2)),
-    "odd widths by GEMV": ("F32", Shape(tokens=2, hidden=75, inner=37), Tiles(1, 64, 32, 4, 2)),
-    "one row": ("F16", Shape(hidden=33, inner=1), GEMM),
-    "one column": ("F16", Shape(hidden=1, inner=33), GEMM),
-    "one block": ("MXFP4", Shape(hidden=32, inner=32), GEMM),
-    "true width": ("MXFP4", Shape(tokens=2, experts=2, top_k=2, hidden=2880, inner=64), Tiles(16, 64, 1024, 4, 2)),
-}
 
 
 def shape_figures(device: str) -> Iterator[tuple[str, Any]]:
@@ -158,6 +131,30 @@ def shape_figures(device: str) -> Iterator[tuple[str, Any]]:
 def bits_differ(a: MoeStages, b: MoeStages) -> int:
     """Whether any stage has other bits."""
     return sum(not torch.equal(getattr(a, stage), getattr(b, stage)) for stage in STAGES)
+
+
+def table_figures(device: str) -> Iterator[tuple[str, Any]]:
+    """With the tiles that the table has for the device, for one token and for many."""
+    for encoding in ("MXFP4", "BF16", "Q8_0"):
+        for tokens in (1, 7, 60):
+            case = make(encoding, Shape(tokens=tokens), device)
+            yield f"{encoding}, {tokens} tokens, by the table", worst(run(case, None), expected(case))
+
+
+def by_expert_figures(device: str) -> Iterator[tuple[str, Any]]:
+    for encoding in ("MXFP4", "Q4_1"):
+        case = make(encoding, Shape(), device)
+        for dtype in (torch.float32, torch.float16):
+            found = moe_by_expert(
+                tensor(case.x, device),
+                tensor(case.logits, device),
+                case.weights,
+                top_k=case.shape.top_k,
+                limit=LIMIT,
+                dtype=dtype,
+            )
+            measure = error if dtype == torch.float32 else relative
+            yield f"{encoding} by expert in {str(dtype)[6:]}", worst(found, expected(case), measure)
 
 
 def layout_figures(device: str) -> Iterator[tuple[str, Any]]:
@@ -263,7 +260,7 @@ def nan_figures(device: str) -> Iterator[tuple[str, Any]]:
 
 def matmul_figures(device: str) -> Iterator[tuple[str, Any]]:
     """One matrix with tokens: every encoding, 512 columns, as attn_output in K-quants."""
-    for encoding in ("MXFP4", *GGML):
+    for encoding in MATMUL_ENCODINGS:
         rng = np.random.default_rng([7, *encoding.encode()])
         stored, values = random_matrices(encoding, (1, 70, 512), rng, device)
         x, bias = rng.standard_normal((18, 512)).astype(np.float32), rng.standard_normal(70).astype(np.float32)
@@ -281,15 +278,17 @@ def precision_figures(device: str) -> Iterator[tuple[str, Any]]:
     """Rounded products, last: the interpreter must be mended for bfloat16, and stays so."""
     case = make("MXFP4", Shape(), device)
     wanted = expected(case)
+    yield "two runs", bits_differ(run(case), run(case))
     if os.environ.get("TRITON_INTERPRET") == "1":
         # Inputs of both dots are exact, and nothing is rounded before these stages.
         found = errors(run(case, dot="scaled"), wanted)
         yield "scaled, gate and up, interpreter as it is", max(found["gate"], found["up"])
         interpreter.mend_bfloat16()
     for dot in ("bf16", "scaled", "f16"):
-        found = errors(run(case, dot=dot), wanted)
-        yield f"{dot}, gate and up", max(found["gate"], found["up"])
-        yield f"{dot}, all stages", max(found.values())
+        found = run(case, dot=dot)
+        yield f"{dot}, gate and up", max(errors(found, wanted)[stage] for stage in ("gate", "up"))
+        yield f"{dot} of MXFP4", worst(found, wanted, relative)
+        yield f"{dot} of MXFP4, by the table", worst(run(case, None, dot), wanted, relative)
     for encoding in ("BF16", "GGML_MXFP4", "Q8_0"):
         other = make(encoding, Shape(), device)
-        yield f"bf16 of {encoding}", worst(run(other, dot="bf16"), expected(other))
+        yield f"bf16 of {encoding}", worst(run(other, dot="bf16"), expected(other), relative)

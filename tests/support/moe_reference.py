@@ -56,3 +56,9 @@ def error(found: Array, expected: Array) -> float:
     if not expected.size:
         return 0.0
     return float(np.abs(found.astype(np.float64) - expected).max() / np.sqrt(np.mean(np.square(expected))))
+
+
+def relative(found: Array, expected: Array) -> float:
+    """The norm of the difference over the norm of what was expected; NaN if any is NaN."""
+    assert found.shape == expected.shape
+    return float(np.linalg.norm(found.astype(np.float64) - expected) / np.linalg.norm(expected))

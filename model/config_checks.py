@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,11 @@ _FIXED: dict[str, object] = {
     "hidden_act": "silu",
     "attention_bias": True,
     "tie_word_embeddings": False,
+    "swiglu_alpha": 1.702,
 }
+
+# YaRN's further keys, which gpt-oss leaves to their defaults: no file but the config could say otherwise.
+_YARN_DEFAULTS = ("attention_factor", "mscale", "mscale_all_dim")
 
 
 def layer_types(n_layers: int) -> list[str]:
@@ -35,6 +40,7 @@ def check_consistency(config: GptOssConfig, file: Path | None) -> None:
         found = config.raw.get(key, expected)
         if found != expected:
             raise _contradiction(file, key, "the value is not that of gpt-oss", repr(expected), repr(found))
+    _check_yarn(config, file)
     expected_types = layer_types(config.num_hidden_layers)
     types = config.raw.get("layer_types", expected_types)
     if not isinstance(types, list) or len(types) != config.num_hidden_layers:
@@ -54,6 +60,19 @@ def check_consistency(config: GptOssConfig, file: Path | None) -> None:
     _check_sizes(config, file)
 
 
+def _check_yarn(config: GptOssConfig, file: Path | None) -> None:
+    """YaRN's factor of attention follows from its factor of positions, and from nothing else."""
+    usual = 0.1 * math.log(config.yarn.factor) + 1
+    for spelling in ("rope_scaling", "rope_parameters"):
+        given = config.raw.get(spelling) or {}
+        for key in _YARN_DEFAULTS:
+            found = given.get(key)
+            if found is None or (key == "attention_factor" and _is_close(found, usual)):
+                continue
+            expected = f"nothing, or {usual:.6g}" if key == "attention_factor" else "nothing"
+            raise _contradiction(file, f"{spelling}.{key}", "the value is not that of gpt-oss", expected, repr(found))
+
+
 def _check_sizes(config: GptOssConfig, file: Path | None) -> None:
     """Divisibility and order among the sizes."""
     rules = (
@@ -70,6 +89,10 @@ def _check_sizes(config: GptOssConfig, file: Path | None) -> None:
     for key, holds, expected in rules:
         if not holds:
             raise _contradiction(file, key, "the size does not fit the others", expected, str(getattr(config, key)))
+
+
+def _is_close(found: object, expected: float) -> bool:
+    return isinstance(found, int | float) and math.isclose(found, expected, rel_tol=1e-6)
 
 
 def _contradiction(file: Path | None, key: str, problem: str, expected: str, found: str) -> ConfigError:

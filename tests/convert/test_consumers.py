@@ -19,7 +19,7 @@ from llama_cpp import LlamaCpp
 from numpy.typing import NDArray
 from tolerances import BF16, F16, F32, MXFP4, Tolerance
 from transformers import AutoTokenizer
-from transformers_reference import Reference
+from transformers_reference import OTHER_ARITHMETIC, Reference
 
 N_VOCAB, WINDOW = 416, 32
 
@@ -83,16 +83,6 @@ def of_default_gguf(tiny_gguf: Path) -> LogProbs:
 def test_f32_gguf_is_within_1e_3_of_transformers_with_truncate_true(of_f32_gguf: LogProbs, expected: LogProbs) -> None:
     measured = drift(expected, of_f32_gguf)
     assert F32.excess(measured) <= 1, measured
-
-
-OTHER_ARITHMETIC: dict[str, dict[str, object]] = {
-    "truncate is false": {"truncate": False},
-    "window is one longer": {"truncate": True, "sliding_window": WINDOW + 1},
-    "window is one shorter": {"truncate": True, "sliding_window": WINDOW - 1},
-    "no clamp": {"truncate": True, "swiglu_limit": 1e9},
-    "alpha is 1": {"truncate": True, "swiglu_alpha": 1.0},
-    "three experts per token": {"truncate": True, "num_experts_per_tok": 3},
-}
 
 
 @pytest.mark.parametrize("changes", OTHER_ARITHMETIC.values(), ids=OTHER_ARITHMETIC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,10 @@ NEWER: dict[str, Any] = {
     "dtype": "bfloat16",
     "rope_parameters": {**OFFICIAL["rope_scaling"], "rope_theta": 150_000.0},
 }
+
+
+def _with_yarn(**keys: float | None) -> dict[str, Any]:
+    return {"rope_scaling": {**OFFICIAL["rope_scaling"], **keys}}
 
 
 def same(first: GptOssConfig, second: GptOssConfig) -> bool:
@@ -160,6 +165,10 @@ def test_other_ways_to_scale_positions_are_refused(kind: str) -> None:
         ("tie_word_embeddings", {"tie_word_embeddings": True}, "False", "True"),
         ("attention_bias", {"attention_bias": False}, "True", "False"),
         ("hidden_act", {"hidden_act": "gelu"}, "'silu'", "'gelu'"),
+        ("swiglu_alpha", {"swiglu_alpha": 1.0}, "1.702", "1.0"),
+        ("rope_scaling.attention_factor", _with_yarn(attention_factor=1.0), "nothing, or 1.34657", "1.0"),
+        ("rope_scaling.mscale", _with_yarn(mscale=1.0), "nothing", "1.0"),
+        ("rope_scaling.mscale_all_dim", _with_yarn(mscale_all_dim=0.5), "nothing", "0.5"),
         ("model_type", {"model_type": "qwen3_moe", "architectures": None}, "'gpt_oss'", "'qwen3_moe'"),
         ("model_type", {"model_type": "qwen3_moe"}, "'gpt_oss'", "'qwen3_moe'"),
         ("quantization_config.quant_method", {"quantization_config": {"quant_method": "awq"}}, "'mxfp4'", "'awq'"),
@@ -169,6 +178,11 @@ def test_other_ways_to_scale_positions_are_refused(kind: str) -> None:
 )
 def test_contradiction_is_refused_by_its_key(key: str, changes: dict[str, Any], expected: str, found: str) -> None:
     refused(key, expected, found, changes)
+
+
+@pytest.mark.parametrize("value", [None, 0.1 * math.log(32) + 1])
+def test_attention_factor_that_gpt_oss_has_is_accepted(value: float | None) -> None:
+    parse_config({**OFFICIAL, **_with_yarn(attention_factor=value)})
 
 
 @pytest.mark.parametrize("without", [(), ("layer_types",)], ids=["with layer_types", "without"])

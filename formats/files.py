@@ -19,6 +19,7 @@ import numpy as np
 
 from .errors import CheckpointError
 from .linux import allocate, begin_writeback
+from .windows import set_length
 from .zeros import is_zero
 
 PORTABLE_VARIABLE = "GPTOSS_CONVERT_PORTABLE_FILES"
@@ -97,7 +98,7 @@ class DataFile(ABC):
 
         With `sparse`, no space is set aside, and `write_at` leaves zeros as holes where the file system has such.
         """
-        os.truncate(self.fileno(), n_bytes)
+        set_length(self.fileno(), n_bytes, sparse=sparse)
         self._sparse = sparse
 
     def sync(self) -> None:
@@ -184,7 +185,7 @@ class PortableFile(DataFile):
 
     def resize(self, n_bytes: int, *, sparse: bool = False) -> None:
         with self._lock:
-            self._file.truncate(n_bytes)
+            set_length(self._file.fileno(), n_bytes, sparse=sparse)
         self._sparse = sparse
 
     def fileno(self) -> int:

@@ -48,6 +48,7 @@ for _command in (
     conversions.to_metal,
     conversions.make_demo,
     inspection.validate,
+    inspection.drift,
     inspection.doctor,
 ):
     app.command()(_command)
@@ -80,4 +81,3 @@ def _fail(error: GptOssConvertError) -> NoReturn:
     else:
         typer.echo(f"error: {error}", err=True)
     sys.exit(2 if isinstance(error, UsageError) else 1)
-

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import options as opt
 from .output import print_json, print_lines, print_table, progress_bar
+from .sources import opened_source
 
 if TYPE_CHECKING:
-    from ..plan import Plan, Quantizing, Target
+    from ..plan import Plan, Target
 
 
 def to_gguf(
@@ -39,7 +40,7 @@ def to_gguf(
 
     split = None if split_max_size is None else parse_size(split_max_size)
     target = GgufTarget(out, dense.value, experts.value, split, dialect.value)
-    planned = plan_of(source, target, tokenizer, pad_vocab, _quantizing(scale_rule, like))
+    planned = plan_of(source, target, tokenizer, pad_vocab, scale_rule, like, dry_run=dry_run, silent=as_json or quiet)
     carry_out(planned, dry_run=dry_run, prove=not no_verify, force=force, as_json=as_json, quiet=quiet)
 
 
@@ -65,7 +66,7 @@ def to_mxfp4(
     target: HfTarget | OriginalTarget = HfTarget(out) if layout is opt.LayoutName.hf else OriginalTarget(out)
     if shard_plan != "official":
         target = replace(target, shard_bytes=parse_size(shard_plan))
-    planned = plan_of(source, target, tokenizer, pad_vocab, _quantizing(scale_rule, like))
+    planned = plan_of(source, target, tokenizer, pad_vocab, scale_rule, like, dry_run=dry_run, silent=as_json or quiet)
     carry_out(planned, dry_run=dry_run, prove=not no_verify, force=False, as_json=as_json, quiet=quiet)
 
 
@@ -82,7 +83,7 @@ def to_bf16(
     """Write BF16 safetensors as transformers has them, to train or to inspect. MXFP4 becomes BF16 exactly."""
     from ..targets.bf16 import Bf16Target
 
-    planned = plan_of(source, Bf16Target(out), tokenizer, pad_vocab)
+    planned = plan_of(source, Bf16Target(out), tokenizer, pad_vocab, dry_run=dry_run, silent=as_json or quiet)
     carry_out(planned, dry_run=dry_run, prove=not no_verify, force=False, as_json=as_json, quiet=quiet)
 
 
@@ -101,7 +102,9 @@ def to_mlx(
     """Write a directory for mlx-lm on Apple machines: the same MXFP4 bytes, gate and up apart."""
     from ..targets.mlx import MlxTarget
 
-    planned = plan_of(source, MlxTarget(out), tokenizer, pad_vocab, _quantizing(scale_rule, like))
+    planned = plan_of(
+        source, MlxTarget(out), tokenizer, pad_vocab, scale_rule, like, dry_run=dry_run, silent=as_json or quiet
+    )
     carry_out(planned, dry_run=dry_run, prove=not no_verify, force=False, as_json=as_json, quiet=quiet)
 
 
@@ -120,7 +123,9 @@ def to_metal(
     """Write the model.bin that OpenAI's Metal program runs, with its tokenizer inside."""
     from ..targets.metal import MetalTarget
 
-    planned = plan_of(source, MetalTarget(out), tokenizer, False, _quantizing(scale_rule, like))
+    planned = plan_of(
+        source, MetalTarget(out), tokenizer, False, scale_rule, like, dry_run=dry_run, silent=as_json or quiet
+    )
     carry_out(planned, dry_run=dry_run, prove=not no_verify, force=force, as_json=as_json, quiet=quiet)
 
 
@@ -149,21 +154,26 @@ def make_demo(
 
 
 def plan_of(
-    source: Path, target: Target, tokenizer: Path | None, pad_vocab: bool, quantizing: Quantizing | None = None
+    source: str,
+    target: Target,
+    tokenizer: str | None,
+    pad_vocab: bool,
+    scale_rule: opt.ScaleRuleName = opt.ScaleRuleName.exact,
+    like: str | None = None,
+    *,
+    dry_run: bool,
+    silent: bool,
 ) -> Plan:
-    from ..checkpoint import open_checkpoint
-    from ..plan import plan
-
-    return plan(open_checkpoint(source, tokenizer, pad_vocab=pad_vocab), target, quantizing)
-
-
-def _quantizing(rule: opt.ScaleRuleName, like: Path | None) -> Quantizing:
-    """How floats become MXFP4."""
+    """The plan of a conversion. For a dry run nothing but headers comes from the Hub."""
     from ...formats.codecs.mxfp4_scales import ScaleRule
-    from ..checkpoint import open_checkpoint
-    from ..plan import Quantizing
+    from ..hub.need import Need
+    from ..plan import Quantizing, plan
 
-    return Quantizing(ScaleRule(rule.value), None if like is None else open_checkpoint(like))
+    need = Need.PLAN if dry_run else Need.WEIGHTS
+    with ExitStack() as stack:
+        found = stack.enter_context(opened_source(source, need, tokenizer, pad_vocab=pad_vocab, silent=silent))
+        base = stack.enter_context(opened_source(like, need, silent=silent)).checkpoint if like else None
+        return plan(found.checkpoint, target, Quantizing(ScaleRule(scale_rule.value), base))
 
 
 def carry_out(planned: Plan, *, dry_run: bool, prove: bool, force: bool, as_json: bool, quiet: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 from ...formats.errors import UsageError
 from . import options as opt
 from .output import print_json, print_lines, print_table, progress_bar
+from .sources import opened_source, path_of
 
 
 def inspect(
@@ -17,10 +18,13 @@ def inspect(
     tensors: Annotated[bool, typer.Option("--tensors", help="List every stored tensor.")] = False,
 ) -> None:
     """Show what a checkpoint is: model, layout, true encodings, template, special tokens. Reads headers only."""
-    from ..checkpoint import open_checkpoint
+    from ..hub.need import Need
     from ..report import describe
 
-    report = describe(open_checkpoint(source), tensors=tensors)
+    with opened_source(source, Need.HEADERS, silent=True) as found:
+        report = describe(found.checkpoint, tensors=tensors)
+        if found.origin is not None:
+            report["hub"] = found.origin.fields()
     if as_json:
         print_json(report)
         return
@@ -55,11 +59,21 @@ def validate(
         )
     if self_test and (layers != "all" or tokens is not None or tokenizer is not None):
         raise UsageError("--self-test chooses layers, tokens and tokenizer itself", expected="--self-test [--device …]")
-    progress = progress_bar(as_json or quiet)
+    silent = as_json or quiet
+    progress = progress_bar(silent)
+    beside = path_of(tokenizer, tokenizer=True, silent=silent)
     outcome = (
         run_self_test(device.value, progress)
         if source is None
-        else run_validation(source, other, layers, tokens, device.value, tokenizer, progress)
+        else run_validation(
+            path_of(source, silent=silent),
+            path_of(other, silent=silent),
+            layers,
+            tokens,
+            device.value,
+            beside,
+            progress,
+        )
     )
     if as_json:
         print_json(outcome.report)
@@ -70,6 +84,46 @@ def validate(
         raise typer.Exit(1)
 
 
+def drift(
+    a: opt.FirstModel,
+    b: opt.SecondModel,
+    depth: opt.Depth = opt.DepthName.tensors,
+    prompts: opt.Prompts = None,
+    tokens: opt.PromptTokens = None,
+    no_noise: opt.NoNoise = False,
+    as_consumer: opt.AsConsumer = None,
+    as_consumer_a: opt.AsConsumerA = None,
+    html: opt.Html = None,
+    fail_over: opt.FailOver = None,
+    tokenizer: opt.Tokenizer = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Measure how far one model is from another, in any two layouts, and say what the difference is."""
+    from ..drift.command import Running, run_drift
+
+    silent = as_json or quiet
+    consumers = [None if one is None else one.value for one in (as_consumer, as_consumer_a)]
+    outcome = run_drift(
+        path_of(a, silent=silent),
+        path_of(b, silent=silent),
+        depth=depth.value,
+        fail_over=fail_over,
+        running=Running(prompts, tokens, not no_noise, *consumers),
+        tokenizer=path_of(tokenizer, tokenizer=True, silent=silent),
+        progress=progress_bar(silent),
+    )
+    if as_json:
+        print_json(outcome.report)
+    elif not quiet or outcome.passed:
+        for table in outcome.tables:
+            print_table(table)
+            typer.echo()
+        print_lines(outcome.lines)
+    if outcome.passed:
+        raise typer.Exit(3)
+
+
 def doctor(
     arch: Annotated[
         str | None, typer.Option(metavar="ARCH", help="Another architecture, such as sm_75.", show_default=False)
@@ -77,10 +131,12 @@ def doctor(
     as_json: opt.AsJson = False,
 ) -> None:
     """Show which way each encoding is computed on this machine, why, and what it costs."""
-    from ..doctor import diagnose, doctor_lines
+    from ..doctor import diagnose, doctor_lines, need_table
 
     report = diagnose(arch)
     if as_json:
         print_json(report)
     else:
         print_lines(doctor_lines(report))
+        typer.echo()
+        print_table(need_table(report))

@@ -59,6 +59,22 @@ class LayoutName(StrEnum):
     original = "original"
 
 
+class DepthName(StrEnum):
+    """How deep two models are compared."""
+
+    tensors = "tensors"
+    layers = "layers"
+    logits = "logits"
+
+
+class ConsumerName(StrEnum):
+    """Programs whose arithmetic is known."""
+
+    llama_cpp = "llama.cpp"
+    mlx = "mlx"
+    transformers = "transformers"
+
+
 class PresetName(StrEnum):
     """Shapes of synthetic checkpoints."""
 
@@ -67,8 +83,10 @@ class PresetName(StrEnum):
     large = "120b"
 
 
+_HUB = "org/name[@revision] on the Hugging Face Hub"
 Source = Annotated[
-    Path, typer.Argument(metavar="SRC", help="A directory, a GGUF file, or a Metal model file.", show_default=False)
+    str,
+    typer.Argument(metavar="SRC", help=f"A directory, a GGUF file, a Metal model file, or {_HUB}.", show_default=False),
 ]
 NewDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory to make.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
@@ -76,8 +94,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless s
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be written; write nothing.")]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not read the output back to prove it.")]
 Tokenizer = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Take the tokenizer from here, not from SRC.", show_default=False, exists=True),
+    str | None,
+    typer.Option(metavar="DIR", help="Take the tokenizer from here, not from SRC.", show_default=False),
 ]
 PadVocab = Annotated[
     bool, typer.Option("--pad-vocab", help="Add rows of zeros for tokens that a Metal file does not hold.")
@@ -87,7 +105,7 @@ ScaleRuleOption = Annotated[
     typer.Option(help="How floats get MXFP4 scales; exact keeps what is exact, and rounds the rest by even."),
 ]
 Like = Annotated[
-    Path | None,
+    str | None,
     typer.Option(metavar="ORIGINAL", help="Keep this checkpoint's blocks where values agree.", show_default=False),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
@@ -107,9 +125,9 @@ ShardPlan = Annotated[
     str, typer.Option(metavar="official|SIZE", help="The official shards, or files of at most SIZE of tensors.")
 ]
 
-ToValidate = Annotated[Path | None, typer.Argument(metavar="PATH", help="The checkpoint to run.", show_default=False)]
+ToValidate = Annotated[str | None, typer.Argument(metavar="PATH", help="The checkpoint to run.", show_default=False)]
 Other = Annotated[
-    Path | None, typer.Argument(metavar="[OTHER]", help="Another, to compare with it.", show_default=False)
+    str | None, typer.Argument(metavar="[OTHER]", help="Another, to compare with it.", show_default=False)
 ]
 Layers = Annotated[str, typer.Option(metavar="all|0,1,…", help="Which layers to measure.")]
 Tokens = Annotated[
@@ -119,4 +137,32 @@ Tokens = Annotated[
 Device = Annotated[DeviceName, typer.Option(help="Where experts run; auto takes a GPU whose kernels pass their test.")]
 SelfTest = Annotated[
     bool, typer.Option("--self-test", help="Prove on a small model that errors are seen on this machine.")
+]
+
+FirstModel = Annotated[str, typer.Argument(metavar="A", help="What is right.", show_default=False)]
+SecondModel = Annotated[str, typer.Argument(metavar="B", help="What is compared with it.", show_default=False)]
+Depth = Annotated[
+    DepthName, typer.Option(help="Compare weights, what each layer computes, or what the models predict.")
+]
+Prompts = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Texts to run, instead of our own.", show_default=False)
+]
+PromptTokens = Annotated[
+    int | None, typer.Option("--tokens", min=2, help="Most tokens of each prompt.", show_default=False)
+]
+Html = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the report as one page, too.", show_default=False)
+]
+FailOver = Annotated[
+    str | None,
+    typer.Option(metavar="kl=0.01,top1=0.98", help="Exit with 3 if a figure is over its limit.", show_default=False),
+]
+AsConsumer = Annotated[
+    ConsumerName | None, typer.Option("--as", help="Compute B as this program does.", show_default=False)
+]
+AsConsumerA = Annotated[
+    ConsumerName | None, typer.Option("--as-a", help="Compute A as this program does.", show_default=False)
+]
+NoNoise = Annotated[
+    bool, typer.Option("--no-noise", help="Do not measure what bf16 arithmetic alone changes; a third quicker.")
 ]

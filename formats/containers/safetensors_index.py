@@ -131,9 +131,7 @@ def _confined(directory: Path, name: str) -> Path:
     """`directory / name`, if its real path is where `read_safetensors_directory` allows."""
     path = directory / name
     real_directory, real_path = Path(os.path.realpath(directory)), Path(os.path.realpath(path))
-    allowed = [real_directory]
-    allowed += [parent.parent / "blobs" for parent in real_directory.parents if parent.name == "snapshots"][:1]
-    if not any(real_path.is_relative_to(root) for root in allowed):
+    if not any(real_path.is_relative_to(root) for root in (real_directory, *_blobs(real_directory))):
         raise SafetensorsError(
             "the file is a link out of the checkpoint",
             file=path,
@@ -142,6 +140,18 @@ def _confined(directory: Path, name: str) -> Path:
             remedy="Replace the link by the file itself, or give the directory that the file is in.",
         )
     return path
+
+
+def _blobs(directory: Path) -> list[Path]:
+    """Where the files of a snapshot in Hugging Face's cache really are: `repository/blobs`, and what repositories share.
+
+    Source: huggingface_hub 2.4, which marks the directory of shared contents by a file.
+    """
+    snapshots = next((parent for parent in directory.parents if parent.name == "snapshots"), None)
+    if snapshots is None:
+        return []
+    shared = snapshots.parent.parent / "blobs"
+    return [snapshots.parent / "blobs", *([shared] if (shared / ".huggingface-shared-blobs").is_file() else [])]
 
 
 def _check_agreement(index: Path, weight_map: dict[str, str], headers: list[SafetensorsHeader]) -> None:

@@ -229,6 +229,26 @@ def test_a_single_file_that_links_out_is_refused(tmp_path: Path) -> None:
     refuse(tmp_path / "checkpoint", "model.safetensors: the file is a link out of the checkpoint")
 
 
+def shared(cache: Path) -> Path:
+    """Such a snapshot, a file of which is kept where repositories share their contents."""
+    snapshot = cached(cache)
+    (cache / "blobs").mkdir()
+    (snapshot / FIRST).resolve().rename(cache / "blobs" / "0")
+    (snapshot / FIRST).unlink()
+    (snapshot / FIRST).symlink_to(cache / "blobs" / "0")
+    return snapshot
+
+
+def test_contents_that_repositories_share_are_read(tmp_path: Path) -> None:
+    snapshot = shared(tmp_path)
+    (tmp_path / "blobs" / ".huggingface-shared-blobs").touch()
+    assert names_by_file(snapshot) == ALL
+
+
+def test_shared_contents_without_their_mark_are_outside(tmp_path: Path) -> None:
+    refuse(shared(tmp_path), f"{FIRST}: the file is a link out of the checkpoint")
+
+
 @pytest.mark.parametrize("target", ["models--org--name/refs/0", "models--org--other/blobs/0", "outside"])
 def test_a_snapshot_that_links_out_of_its_blobs_is_refused(tmp_path: Path, target: str) -> None:
     snapshot = cached(tmp_path)

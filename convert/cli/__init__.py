@@ -11,7 +11,7 @@ import typer
 
 from ... import __version__
 from ...formats.errors import GptOssConvertError, UsageError
-from . import conversions, inspection
+from . import conversions, inspection, preparation
 from .output import print_json
 
 # Rich's markup is off: brackets in our help are options and sizes, not styles.
@@ -49,6 +49,7 @@ for _command in (
     conversions.make_demo,
     inspection.validate,
     inspection.drift,
+    preparation.prepare,
     inspection.doctor,
 ):
     app.command()(_command)

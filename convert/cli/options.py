@@ -75,6 +75,27 @@ class ConsumerName(StrEnum):
     transformers = "transformers"
 
 
+class PurposeName(StrEnum):
+    """What a checkpoint is prepared for: machines by architecture, programs, or whatever is here."""
+
+    ampere = "ampere"
+    turing = "turing"
+    ada = "ada"
+    hopper = "hopper"
+    blackwell = "blackwell"
+    mi300 = "mi300"
+    rdna3 = "rdna3"
+    apple = "apple"
+    cpu = "cpu"
+    ollama = "ollama"
+    llama_cpp = "llama.cpp"
+    lm_studio = "lm-studio"
+    vllm = "vllm"
+    transformers = "transformers"
+    mlx = "mlx"
+    auto = "auto"
+
+
 class PresetName(StrEnum):
     """Shapes of synthetic checkpoints."""
 
@@ -166,3 +187,15 @@ AsConsumerA = Annotated[
 NoNoise = Annotated[
     bool, typer.Option("--no-noise", help="Do not measure what bf16 arithmetic alone changes; a third quicker.")
 ]
+
+
+For = Annotated[PurposeName, typer.Option("--for", help="A kind of machine, a program, or auto: this machine.")]
+PreparedOut = Annotated[
+    Path | None,
+    typer.Argument(metavar="[OUT]", help="Where to write; a name of its own if not given.", show_default=False),
+]
+TargetDevice = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The card or chip, such as 3090, A100-80 or 'M2 Max 64'.", show_default=False),
+]
+Context = Annotated[int, typer.Option(min=1, metavar="N", help="Tokens of prompt and answer there must be room for.")]

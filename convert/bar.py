@@ -82,7 +82,7 @@ class LineProgress(Progress):
         with self._lock:
             self._done += n_bytes
             now = time.monotonic()
-            if now - self._told < self._seconds:
+            if now - self._told < self._seconds or not self._done:
                 return
             self._told = now
             rate = self._done / (now - self._started)

@@ -58,7 +58,7 @@ class Scratch:
         """`n_bytes` bytes of the buffer `name`, with whatever they held; grown when needed."""
         buffer = self._buffers.get(name)
         if buffer is None or len(buffer) < n_bytes:
-            buffer = np.empty(n_bytes, np.uint8)
+            buffer = _aligned(n_bytes)
             self._buffers[name] = buffer
         return buffer[:n_bytes]
 
@@ -70,6 +70,13 @@ class Scratch:
     def nested(self, name: str) -> Scratch:
         """Buffers of their own for a second reader, kept under `name`."""
         return self._nested.setdefault(name, Scratch())
+
+
+def _aligned(n_bytes: int) -> NDArray[np.uint8]:
+    """New memory that begins at a multiple of 64 bytes: products of matrices may depend on where these lie."""
+    memory = np.empty(n_bytes + 64, np.uint8)
+    begin = -memory.ctypes.data % 64
+    return memory[begin : begin + n_bytes]
 
 
 def encoding_of(slab: Slab) -> Encoding:

@@ -25,6 +25,7 @@ HEAVY = {"torch", "triton", "transformers", "numba"}
 HEAVY_MODULES = {
     "convert/weights.py": {"torch"},
     "formats/codecs/numba_compile.py": {"numba"},
+    "formats/codecs/numba_compare.py": {"numba"},
     "formats/codecs/numba_encode.py": {"numba"},
     "formats/codecs/numba_ggml.py": {"numba"},
     "formats/codecs/numba_kernels.py": {"numba"},

@@ -104,6 +104,10 @@ def drift(
 
     silent = as_json or quiet
     consumers = [None if one is None else one.value for one in (as_consumer, as_consumer_a)]
+    if html is not None:
+        from ..drift.page.file import check_place
+
+        check_place(html)
     outcome = run_drift(
         path_of(a, silent=silent),
         path_of(b, silent=silent),
@@ -113,6 +117,11 @@ def drift(
         tokenizer=path_of(tokenizer, tokenizer=True, silent=silent),
         progress=progress_bar(silent),
     )
+    if html is not None:
+        from ..drift.html import render_html
+        from ..drift.page.file import write_page
+
+        write_page(render_html(outcome), html)
     if as_json:
         print_json(outcome.report)
     elif not quiet or outcome.passed:

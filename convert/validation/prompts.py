@@ -44,7 +44,7 @@ TEXT = "".join(f"<|start|>{header}<|message|>{text}<|end|>" for header, text in 
 
 def prompt_tokens(tokenizer: Tokenizer, n_tokens: int, text: str = TEXT) -> NDArray[np.int64]:
     """The ids of `text`, repeated to `n_tokens`: int64 [n_tokens]."""
-    ids = _longest_matches(tokenizer, text)
+    ids = longest_matches(tokenizer, text)
     return np.resize(np.array(ids, np.int64), n_tokens)
 
 
@@ -53,7 +53,7 @@ def random_tokens(vocab_size: int, n_tokens: int, seed: int = 0) -> NDArray[np.i
     return np.random.default_rng(seed).integers(0, vocab_size, n_tokens)
 
 
-def _longest_matches(tokenizer: Tokenizer, text: str) -> list[int]:
+def longest_matches(tokenizer: Tokenizer, text: str) -> list[int]:
     special = {added.content: token_id for token_id, added in tokenizer.specials.items()}
     alphabet = byte_alphabet()
     plain = {token: token_id for token_id, token in tokenizer.tokens.items()}

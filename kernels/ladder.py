@@ -161,7 +161,7 @@ def path_for(
     """The path for weights in `encoding` on `device`.
 
     Args:
-        encoding: a name of `ENCODINGS`, or of one of Metal's encodings with parameters.
+        encoding: a name of `ENCODINGS`, METAL_Q, METAL_K or Q8_0_PLANES.
         device: one of `devices()`, or of `parse_arch`.
         tokens: how many are multiplied at once.
         top_k: experts per token; 1 for a matrix that all tokens are multiplied with.
@@ -182,10 +182,10 @@ def path_for(
 
 
 def weights_for(encoding: str) -> Weights:
-    """The row of `encoding`; the encodings with parameters share the row of what they hold. Raises UsageError."""
+    """The row of `encoding`, or of what it is put in order to when loaded. Raises UsageError."""
     if encoding == "Q8_0_PLANES":
         return replace(ENCODINGS["Q8_0"], name=encoding, how="split into planes when loaded, at the same size")
-    if encoding.startswith("METAL_HEADS_"):
+    if encoding in ("METAL_Q", "METAL_K"):
         return replace(ENCODINGS["BF16"], name=encoding, how="rows are put in order when loaded, at the same size")
     if encoding not in ENCODINGS:
         raise UsageError("there is no such encoding", expected=f"one of {', '.join(ENCODINGS)}", found=repr(encoding))

@@ -60,18 +60,19 @@ def tiles_for(
         dot: as `moe` takes it.
         is_transposed: rows are one element apart, or two, which costs an address for every element.
     """
+    share = -(-n_tokens * top_k // n_experts)
     if backend not in ("cuda", "hip"):
-        return Tiles(BM=16, BN=256, BK=256, warps=4, stages=1)
+        return Tiles(BM=16 if share <= 16 else 64, BN=256, BK=256, warps=4, stages=1)
     stages = _stages(backend, arch)
     is_rdna = arch.startswith(("gfx11", "gfx12"))  # 256 registers, and more of them for a product
     is_narrow = encoding in GATHERED or (encoding == "Q8_0_PLANES" and is_rdna)
     if n_tokens * top_k <= GEMV_PAIRS:
-        return Tiles(BM=1, BN=8, BK=256, warps=8 if is_narrow else 4, stages=min(3, stages))
+        length = 128 if is_narrow and stages == 1 else 256
+        return Tiles(BM=1, BN=8, BK=length, warps=8 if is_narrow else 4, stages=min(3, stages))
     if dot == "f32":
         return Tiles(BM=16, BN=32, BK=32, warps=4, stages=min(2, stages))
     if is_narrow:
         return Tiles(BM=16, BN=32, BK=32 if is_rdna else 64, warps=8, stages=min(2, stages))
-    share = -(-n_tokens * top_k // n_experts)
     if share <= 16:
         length = 32 if is_transposed else 128 if encoding == "MXFP4" and not is_rdna else 64
         return Tiles(BM=16, BN=64, BK=length, warps=4, stages=min(3, stages))

@@ -19,8 +19,9 @@ from ...formats.json_text import open_regular_file, parse_json
 from ...model.tokenizer import Tokenizer
 from ...model.tokenizer_json import byte_alphabet
 from ..checkpoint import Checkpoint
+from ..text import text_encoder
 from ..tokenizers import DirectoryTokenizer
-from ..validation.prompts import longest_matches, random_tokens
+from ..validation.prompts import random_tokens
 from .prompt_texts import TEXTS
 from .vocabulary import require_same_tokens
 
@@ -117,7 +118,8 @@ def make_prompts(a: Checkpoint, b: Checkpoint, *, file: Path | None = None, n_to
             )
         return _random(n_rows, n_tokens)
     texts = _read(file) if file is not None else list(TEXTS.items())
-    prompts = tuple(_prompt(tokenizer, name, text, n_tokens, n_rows, file) for name, text in texts)
+    encode = text_encoder(tokenizer)
+    prompts = tuple(_prompt(tokenizer, name, encode(text), n_tokens, n_rows, file) for name, text in texts)
     _check_total(prompts, file)
     notes, window = [], a.config.sliding_window
     if all(len(prompt.tokens) <= window for prompt in prompts):
@@ -168,8 +170,8 @@ def _random(n_rows: int, n_tokens: int) -> Prompts:
     return Prompts(tuple(prompts), "seeded random tokens", (note,))
 
 
-def _prompt(tokenizer: Tokenizer, name: str, text: str, n_tokens: int, n_rows: int, file: Path | None) -> Prompt:
-    ids = [token_id for token_id in longest_matches(tokenizer, text) if token_id < n_rows][:n_tokens]
+def _prompt(tokenizer: Tokenizer, name: str, ids: list[int], n_tokens: int, n_rows: int, file: Path | None) -> Prompt:
+    ids = [token_id for token_id in ids if token_id < n_rows][:n_tokens]
     if len(ids) < 2:
         raise UsageError(
             f"{name} is too short to be compared on",

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from ...formats.errors import UsageError
 from ..checkpoint import Checkpoint, open_checkpoint
+from ..config_differences import differing_keys
 from ..progress import Progress
-from .layer import differing_keys
 from .report import (
     describe_self_test,
     describe_validation,
@@ -23,7 +23,7 @@ from .report import (
 )
 from .runners import Chosen, PathUsed, choose
 from .self_test import demo_checkpoint, kernel_failures, see_faults
-from .stages import PROJECTIONS
+from .stages import ATTENTION, PROJECTIONS
 from .validate import validate
 
 
@@ -81,9 +81,12 @@ def run_self_test(device: str, progress: Progress) -> Outcome:
 
 
 def paths_used(checkpoint: Checkpoint, layers: list[int], chosen: Chosen) -> list[PathUsed]:
-    """How the experts of these layers were multiplied: one entry for each encoding."""
-    stored = [checkpoint.tensors[f"layers.{layer}.moe.{name}.weight"] for layer in layers for name in PROJECTIONS]
-    return [chosen.path(encoding) for encoding in dict.fromkeys(one.encoding for one in stored)]
+    """How these layers were multiplied: one entry for each encoding of attention's projections and of the experts."""
+    modules = [("attention", f"attention.{name}") for name in ATTENTION]
+    modules += [("experts", f"moe.{name}") for name in PROJECTIONS]
+    names = [(part, f"layers.{layer}.{module}.weight") for part, module in modules for layer in layers]
+    found = dict.fromkeys((part, checkpoint.tensors[name].encoding) for part, name in names)
+    return [chosen.path(part, encoding) for part, encoding in found]
 
 
 def _config_differences(checkpoint: Checkpoint, other: Checkpoint | None) -> list[list[Any]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...model.config import GptOssConfig
 from ...model.forward import GPT_OSS, Arithmetic, Weights
+from ...model.rope import concentration, frequencies
 
 _HEAD_HALF = 32  # heads of gpt-oss have 64 elements
 
@@ -22,6 +23,8 @@ _HEAD_HALF = 32  # heads of gpt-oss have 64 elements
 Reading = Callable[[Weights, str], Tensor]
 RowReading = Callable[[Weights, str, Tensor], Tensor]
 ExpertReading = Callable[[Weights, str, int], Tensor]
+# A model to why a fault cannot be seen in it; "" if it can.
+Unseen = Callable[[GptOssConfig, Weights], str]
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Fault:
         config: the config that is computed with.
         arithmetic: what is computed.
         dense, rows, expert: what is read of the weights.
-        unseen: why it cannot be seen in this model; "" if it can.
+        unseen: why it cannot be seen in a model.
     """
 
     name: str
@@ -44,7 +47,7 @@ class Fault:
     dense: Reading = lambda weights, name: weights.dense(name)
     rows: RowReading = lambda weights, name, ids: weights.rows(name, ids)
     expert: ExpertReading = lambda weights, name, expert: weights.expert(name, expert)
-    unseen: Callable[[GptOssConfig], str] = lambda _config: ""
+    unseen: Unseen = lambda _config, _weights: ""
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,32 @@ def _with_yarn(truncate: bool) -> Callable[[GptOssConfig], GptOssConfig]:
     return lambda config: replace(config, yarn=replace(config.yarn, truncate=truncate))
 
 
+def _alike(change: Reading, suffix: str, why: str) -> Unseen:
+    """`why`, if `change` leaves the tensors of all layers whose names end so as they are."""
+
+    def unseen(config: GptOssConfig, weights: Weights) -> str:
+        names = [f"layers.{layer}.{suffix}" for layer in range(config.num_hidden_layers)]
+        return why if all(torch.equal(weights.dense(name), change(weights, name)) for name in names) else ""
+
+    return unseen
+
+
+def _same_when_truncated(config: GptOssConfig, _weights: Weights) -> str:
+    truncated = _with_yarn(truncate=True)(config)
+    is_same = _equal(frequencies(config), frequencies(truncated))
+    return "the model's positions are those of a truncated YaRN" if is_same else ""
+
+
+def _no_yarn(config: GptOssConfig, _weights: Weights) -> str:
+    is_plain = _equal(frequencies(config), frequencies(config, yarn=False)) and concentration(config) == 1
+    return "the model's YaRN stretches nothing" if is_plain else ""
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """But for the last bit."""
+    return torch.allclose(one, other, rtol=1e-6, atol=0)
+
+
 def _sliding(layers: Literal["odd", "all", "none"]) -> Arithmetic:
     return replace(GPT_OSS, sliding_layers=layers)
 
@@ -205,6 +234,14 @@ _BIASES = {
     "down": ("moe.down.bias", "down"),
 }
 
+_ZERO = "these biases are zero"
+
+
+def _dropped(role: str, suffix: str, stage: str) -> Fault:
+    drop = _without(suffix)
+    return Fault(f"bias of {role} dropped", stage, dense=drop, unseen=_alike(drop, suffix, _ZERO))
+
+
 FAULTS: tuple[Fault, ...] = (
     Fault("gate and up swapped", "gate", expert=lambda weights, name, e: weights.expert(_swapped(name), e)),
     Fault("gate and up taken apart twice", "gate", expert=_twice_apart),
@@ -215,9 +252,19 @@ FAULTS: tuple[Fault, ...] = (
     Fault("down transposed", "down", expert=_only_down(_memory_transposed)),
     Fault("one bit of one block flipped", "gate", expert=_one_block(_flip_one_bit)),
     Fault("scale of one block off by one", "gate", expert=_one_block(lambda block: block.mul_(2.0))),
-    *(Fault(f"bias of {role} dropped", stage, dense=_without(suffix)) for role, (suffix, stage) in _BIASES.items()),
-    Fault("biases of experts permuted", "down", dense=_rolled_biases),
-    Fault("bias of the router dropped", "router", arithmetic=replace(GPT_OSS, has_router_bias=False)),
+    *(_dropped(role, suffix, stage) for role, (suffix, stage) in _BIASES.items()),
+    Fault(
+        "biases of experts permuted",
+        "down",
+        dense=_rolled_biases,
+        unseen=_alike(_rolled_biases, "moe.down.bias", "the experts' biases are the same"),
+    ),
+    Fault(
+        "bias of the router dropped",
+        "router",
+        arithmetic=replace(GPT_OSS, has_router_bias=False),
+        unseen=_alike(_without("bias"), "moe.router.bias", _ZERO),
+    ),
     Fault("softmax over all experts", "shares", arithmetic=replace(GPT_OSS, softmax_over="all")),
     Fault("no clamp", "activated", config=lambda config: replace(config, swiglu_limit=1e30)),
     Fault("alpha 1.0", "activated", arithmetic=replace(GPT_OSS, swiglu_alpha=1.0)),
@@ -239,9 +286,9 @@ FAULTS: tuple[Fault, ...] = (
         "YaRN truncated",
         "attention",
         config=_with_yarn(truncate=True),
-        unseen=lambda config: "the model's own YaRN is truncated" if config.yarn.truncate else "",
+        unseen=_same_when_truncated,
     ),
-    Fault("YaRN off", "attention", arithmetic=replace(GPT_OSS, has_yarn=False)),
+    Fault("YaRN off", "attention", arithmetic=replace(GPT_OSS, has_yarn=False), unseen=_no_yarn),
     Fault("q swapped between heads", "attention", dense=_heads_exchanged("q")),
     Fault("k swapped between heads", "attention", dense=_heads_exchanged("k")),
     Fault("q and k in pairs, not in halves", "attention", dense=_pairs_in_turn),
@@ -249,7 +296,7 @@ FAULTS: tuple[Fault, ...] = (
         "norms of another layer",
         "attention",
         dense=_norm_of_another_layer,
-        unseen=lambda config: "the model has one layer" if config.num_hidden_layers == 1 else "",
+        unseen=lambda config, _: "the model has one layer" if config.num_hidden_layers == 1 else "",
     ),
     Fault("embedding one row off", "embedding", rows=_rows_before),
     Fault("norm before the logits dropped", "logits", dense=_output_norm_of_ones),

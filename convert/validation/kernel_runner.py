@@ -1,7 +1,8 @@
-"""Runs the experts by the Triton kernels, on the bytes as they are stored."""
+"""Runs attention's projections and the experts by the Triton kernels, on the bytes as they are stored."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -18,14 +19,14 @@ from ...formats.codecs.mxfp4 import Mxfp4
 from ...formats.codecs.slab import Scratch, encoding_of, planes
 from ...formats.files import DataFile, open_data_file
 from ...kernels.moe import MoeStages as KernelStages
-from ...kernels.moe import moe
+from ...kernels.moe import matmul, moe
 from ...kernels.weights import Matrices, MoeWeights
 from ...model.forward import GPT_OSS
 from ..checkpoint import Checkpoint
 from ..stored import RowSpan, StoredArray, StoredTensor
 from ..weights import CheckpointWeights
 from .runners import read_by_kernels
-from .stages import PROJECTIONS, MoeStages
+from .stages import ATTENTION, PROJECTIONS, MoeStages
 
 # Arrays in files to what was read of them: gate and up may lie in one.
 _Loaded = dict[tuple[StoredArray, ...], Tensor]
@@ -34,27 +35,38 @@ _DTYPES = {BF16.name: torch.bfloat16, F16.name: torch.float16, F32.name: torch.f
 
 
 class KernelRunner:
-    """The stages of a layer's experts, by the kernels on `device`. Used as a context; holds one layer at a time.
+    """The products of a layer by the kernels on `device`. Used as a context; holds one layer's attention and experts.
 
     What the kernels read as it is stored: MXFP4 in planes and in ggml's blocks, floats in any orientation, ggml's
-    block types. Metal's scales are shifted back, Ollama's old blocks and MLX's affine ones turned, on the way there.
+    block types. Metal's scales are shifted back, its heads, Ollama's old blocks and MLX's affine ones turned, on the
+    way there.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dot: str = "f32") -> None:
         self._checkpoint, self._device = checkpoint, device
         self.dot = dot
-        self._layer: tuple[int, MoeWeights] | None = None
+        self._attention: tuple[int, dict[str, Matrices]] = (-1, {})
+        self._experts: tuple[int, MoeWeights | None] = (-1, None)
         self._files: dict[Path, DataFile] = {}
 
-    def __call__(self, layer: int, hidden: Tensor, logits: Tensor) -> MoeStages:
-        if self._layer is None or self._layer[0] != layer:
-            self._layer = None
-            self._layer = (layer, self._load(layer))
+    def project(self, layer: int, name: str, inputs: Tensor) -> Tensor:
+        if self._attention[0] != layer:
+            self._attention = (-1, {})
+            self._attention = (layer, self._all_matrices(f"layers.{layer}.attention", ATTENTION))
+        bias = self._bias(f"layers.{layer}.attention.{name}")
+        return matmul(inputs.to(self._device), self._attention[1][name], bias, dot=self.dot).cpu()
+
+    def moe(self, layer: int, hidden: Tensor, logits: Tensor) -> MoeStages:
+        if self._experts[0] != layer:
+            self._experts = (-1, None)
+            self._experts = (layer, self._load_experts(f"layers.{layer}.moe"))
+        weights = self._experts[1]
+        assert weights is not None
         config = self._checkpoint.config
         found = moe(
             hidden.to(self._device),
             logits.to(self._device),
-            self._layer[1],
+            weights,
             top_k=config.num_experts_per_tok,
             limit=config.swiglu_limit,
             alpha=GPT_OSS.swiglu_alpha,
@@ -72,27 +84,27 @@ class KernelRunner:
             out=found.out.cpu(),
         )
 
-    def _load(self, layer: int) -> MoeWeights:
-        tensors = self._checkpoint.tensors
-        stored = {name: tensors[f"layers.{layer}.moe.{name}.weight"] for name in PROJECTIONS}
-        loaded: _Loaded = {}
-        matrices = {name: self._matrices(one, loaded) for name, one in stored.items()}
-        biases = {
-            name: self._weights.dense(f"layers.{layer}.moe.{name}.bias").float().to(self._device, copy=True)
-            for name in PROJECTIONS
-        }
+    def _load_experts(self, stem: str) -> MoeWeights:
+        matrices = self._all_matrices(stem, PROJECTIONS)
         gate, up, down = PROJECTIONS
         return MoeWeights(
             gate=matrices[gate],
             up=matrices[up],
             down=matrices[down],
-            gate_bias=biases[gate],
-            up_bias=biases[up],
-            down_bias=biases[down],
+            gate_bias=self._bias(f"{stem}.{gate}"),
+            up_bias=self._bias(f"{stem}.{up}"),
+            down_bias=self._bias(f"{stem}.{down}"),
         )
 
+    def _bias(self, module: str) -> Tensor:
+        return self._weights.dense(f"{module}.bias").float().to(self._device, copy=True)
+
+    def _all_matrices(self, stem: str, names: Sequence[str]) -> dict[str, Matrices]:
+        loaded: _Loaded = {}
+        return {name: self._matrices(self._checkpoint.tensors[f"{stem}.{name}.weight"], loaded) for name in names}
+
     def _matrices(self, stored: StoredTensor, loaded: _Loaded) -> Matrices:
-        """The experts of one projection, as the kernels take them. `loaded` is shared by projections, and added to."""
+        """A projection, of all experts if it is theirs, as the kernels take it. `loaded` is what others read before."""
         encoding = read_by_kernels(stored.encoding)
         if encoding is not stored.encoding and stored.encoding is not METAL_MXFP4:
             return self._turned(stored)
@@ -106,9 +118,8 @@ class KernelRunner:
                 loaded[span.arrays] = torch.from_numpy(data).view(dtype).to(self._device)
             parts.append(loaded[span.arrays])
             strides.append(_strides(span, stored.tensor.cols, block_bytes, dtype.itemsize))
-        n_experts, n_rows, cols = stored.tensor.shape
         experts, rows, columns, offsets = zip(*strides, strict=True)
-        return Matrices(encoding.name, tuple(parts), (n_experts, n_rows, cols), experts, rows, columns, offsets)
+        return Matrices(encoding.name, tuple(parts), _shape(stored), experts, rows, columns, offsets)
 
     def _bytes(self, span: RowSpan) -> NDArray[np.uint8]:
         """The whole array, or the arrays of all experts one after another: uint8."""
@@ -120,8 +131,8 @@ class KernelRunner:
         return data
 
     def _turned(self, stored: StoredTensor) -> Matrices:
-        """The experts in their canonical encoding, for what the kernels do not read as it is stored."""
-        n_experts, n_rows, cols = stored.tensor.shape
+        """A projection in its canonical encoding, for what the kernels do not read as it is stored."""
+        n_experts, n_rows, cols = _shape(stored)
         found: list[list[NDArray[Any]]] = []
         for expert in range(n_experts):
             (slab,) = self._reader.load([stored], expert * n_rows, (expert + 1) * n_rows, self._scratch)
@@ -158,6 +169,11 @@ class KernelRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+
+def _shape(stored: StoredTensor) -> tuple[int, int, int]:
+    """Matrices, rows and columns."""
+    return stored.tensor.rows // stored.tensor.matrix_rows, stored.tensor.matrix_rows, stored.tensor.cols
 
 
 def _strides(span: RowSpan, cols: int, block_bytes: int, item_bytes: int) -> tuple[int, int, int, int]:

@@ -10,18 +10,21 @@ tie between two experts is no error.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from ...model.config import GptOssConfig
 from ...model.forward import GPT_OSS, Arithmetic, Weights, attention, rms_norm, router_logits, unembed
+from ..config_differences import differing_keys
 from ..stored import StoredTensor
 from .locate import Cause, Difference, Spot, find_difference
 from .measures import EMBEDDING, LIMITS, LOGITS, Measure, by_expert, measure, measure_choice
-from .stages import MoeStages, every_expert, moe_stages
+from .stages import MoeStages, attention_by, every_expert, moe_stages
 
 # Of the logits of a whole model so many tokens are compared: all rows of the unembedding go into each.
 _LOGIT_TOKENS = 16
@@ -37,14 +40,17 @@ _FOLLOWS = {
 }
 
 
-class MoeRunner(Protocol):
-    """Computes the stages of a layer's experts on the side under test."""
+class Runner(Protocol):
+    """Multiplies on the side under test: the projections of attention, and all of a layer's experts."""
 
     @property
     def dot(self) -> str:
         """What products are made of: a key of `measures.LIMITS`."""
 
-    def __call__(self, layer: int, hidden: Tensor, logits: Tensor) -> MoeStages:
+    def project(self, layer: int, name: str, inputs: Tensor) -> Tensor:
+        """What attention's "q", "k", "v" or "o" makes of `inputs` float32 [T, …], bias in: float32."""
+
+    def moe(self, layer: int, hidden: Tensor, logits: Tensor) -> MoeStages:
         """The stages for normalized hidden states float32 [T, H] and router logits float32 [T, E]."""
 
 
@@ -56,19 +62,23 @@ class CpuRunner:
     def __init__(self, config: GptOssConfig, weights: Weights, arithmetic: Arithmetic = GPT_OSS) -> None:
         self._config, self._weights, self._arithmetic = config, weights, arithmetic
 
-    def __call__(self, layer: int, hidden: Tensor, logits: Tensor) -> MoeStages:
+    def project(self, layer: int, name: str, inputs: Tensor) -> Tensor:
+        weight, bias = (self._weights.dense(f"layers.{layer}.attention.{name}.{part}") for part in ("weight", "bias"))
+        return linear(inputs, weight, bias)
+
+    def moe(self, layer: int, hidden: Tensor, logits: Tensor) -> MoeStages:
         return moe_stages(self._config, self._weights, layer, hidden, logits, self._arithmetic)
 
 
 @dataclass(frozen=True)
 class Side:
-    """What is under test: its config, its weights and where they are stored, its arithmetic, who runs its experts."""
+    """What is under test: its config, its weights and where they are stored, its arithmetic, who multiplies for it."""
 
     config: GptOssConfig
     weights: Weights
     tensors: Mapping[str, StoredTensor]
     arithmetic: Arithmetic
-    runner: MoeRunner
+    runner: Runner
 
 
 @dataclass(frozen=True)
@@ -132,12 +142,19 @@ def measure_layer(reference: Reference, side: Side, number: int, layer: Layer) -
     def normalized(stream: Tensor, norm: str) -> Tensor:
         return rms_norm(side.config, stream.float(), side.weights.dense(f"layers.{number}.{norm}.norm.weight"))
 
-    attended = attention(side.config, number, side.weights, normalized(layer.before, "attention"), side.arithmetic)
+    attended = attention_by(
+        partial(side.runner.project, number),
+        side.config,
+        number,
+        normalized(layer.before, "attention"),
+        side.weights.dense(f"layers.{number}.attention.sinks"),
+        side.arithmetic,
+    )
     inputs = normalized(layer.middle, "moe")
     router = router_logits(number, side.weights, inputs, side.arithmetic)
-    found, expected = side.runner(number, inputs[layer.rows], layer.logits), layer.moe
+    found, expected = side.runner.moe(number, inputs[layer.rows], layer.logits), layer.moe
     measures = [
-        measure(number, "attention", layer.attended, attended, f32),
+        measure(number, "attention", layer.attended, attended, limits),
         measure(number, "router", layer.router, router, f32),
         measure_choice(number, layer.logits.double(), expected.experts, found.experts, f32),
         measure(number, "shares", expected.shares, found.shares, f32),
@@ -164,17 +181,6 @@ def measure_logits(side: Side, reference: Reference, hidden: Tensor) -> Measure:
     found = unembed(replace(side.config, vocab_size=n_rows), side.weights, some.float())
     one = measure(None, LOGITS, expected, found, LIMITS["f32"])
     return _explained(one, Spot(row=one.place[1]), set(), reference, side)
-
-
-def differing_keys(expected: GptOssConfig, found: GptOssConfig) -> list[tuple[str, Any, Any]]:
-    """The keys of two configs whose values differ, with both."""
-    pairs = []
-    for part in fields(GptOssConfig):
-        if part.name not in ("raw", "yarn"):
-            pairs.append((part.name, getattr(expected, part.name), getattr(found, part.name)))
-    for part in fields(expected.yarn):
-        pairs.append((f"rope_scaling.{part.name}", getattr(expected.yarn, part.name), getattr(found.yarn, part.name)))
-    return [pair for pair in pairs if pair[1] != pair[2]]
 
 
 def _spot(one: Measure, experts: Tensor) -> Spot:

@@ -85,7 +85,7 @@ def by_expert(experts: Tensor, expected: Tensor, found: Tensor) -> dict[int, flo
 def measure(layer: int | None, stage: str, expected: Tensor, found: Tensor, limits: Limits) -> Measure:
     """The distance of `found` from `expected` (float64), which have the same shape."""
     difference = (found.to(torch.float64) - expected).abs()
-    flat = torch.nan_to_num(difference, nan=torch.inf).flatten()
+    flat = torch.nan_to_num(difference, nan=torch.inf, posinf=torch.inf).flatten()
     place = tuple(int(i) for i in torch.unravel_index(flat.argmax(), difference.shape))
     largest, norm = float(flat.max()), float(expected.norm())
     if math.isinf(largest):

@@ -1,8 +1,4 @@
-"""Text to run models on: Harmony-formatted, of our own writing, long enough for the sliding window to matter.
-
-Token ids are found by longest match, which needs the vocabulary alone. They are mostly those that merging gives, and
-always ids that the model knows; nothing here depends on their being the same.
-"""
+"""Text to run models on: Harmony-formatted, of our own writing, long enough for the sliding window to matter."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...model.tokenizer import Tokenizer
-from ...model.tokenizer_json import byte_alphabet
+from ..text import text_encoder
 
 # Speaker, channel, text. Several subjects, a tool call, a language that is not English, code.
 _TURNS: tuple[tuple[str, str], ...] = (
@@ -44,43 +40,9 @@ TEXT = "".join(f"<|start|>{header}<|message|>{text}<|end|>" for header, text in 
 
 def prompt_tokens(tokenizer: Tokenizer, n_tokens: int, text: str = TEXT) -> NDArray[np.int64]:
     """The ids of `text`, repeated to `n_tokens`: int64 [n_tokens]."""
-    ids = longest_matches(tokenizer, text)
-    return np.resize(np.array(ids, np.int64), n_tokens)
+    return np.resize(np.array(text_encoder(tokenizer)(text), np.int64), n_tokens)
 
 
 def random_tokens(vocab_size: int, n_tokens: int, seed: int = 0) -> NDArray[np.int64]:
     """Seeded ids for a model whose tokenizer is not at hand: int64 [n_tokens]."""
     return np.random.default_rng(seed).integers(0, vocab_size, n_tokens)
-
-
-def longest_matches(tokenizer: Tokenizer, text: str) -> list[int]:
-    special = {added.content: token_id for token_id, added in tokenizer.specials.items()}
-    alphabet = byte_alphabet()
-    plain = {token: token_id for token_id, token in tokenizer.tokens.items()}
-    longest = max(map(len, plain), default=1)
-    ids: list[int] = []
-    for piece in _pieces(text, special):
-        if piece in special:
-            ids.append(special[piece])
-            continue
-        rest = "".join(alphabet[byte] for byte in piece.encode())
-        while rest:
-            length = next((n for n in range(min(longest, len(rest)), 0, -1) if rest[:n] in plain), 0)
-            if length:
-                ids.append(plain[rest[:length]])
-            rest = rest[max(1, length) :]
-    return ids
-
-
-def _pieces(text: str, special: dict[str, int]) -> list[str]:
-    """The text cut around special tokens."""
-    pieces: list[str] = []
-    while text:
-        starts = {token: text.find(token) for token in special}
-        found = [(start, token) for token, start in starts.items() if start >= 0]
-        if not found:
-            return [*pieces, text]
-        start, token = min(found)
-        pieces += [text[:start], token] if start else [token]
-        text = text[start + len(token) :]
-    return pieces

@@ -1,4 +1,4 @@
-"""What validation found, as data and in words. `docs/validate.md` lists the keys."""
+"""What validation found, as data and in words. `docs/json.md` lists the keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which way the experts are run in validation: by the kernels on a GPU or in Triton's interpreter, or by torch."""
+"""Which way layers are run in validation: by the kernels on a GPU or in Triton's interpreter, or by torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ...formats.errors import UsageError
 from ...kernels.device import Device, devices, path_for
 from ...kernels.ladder import OWN_DECODE
 from ..checkpoint import Checkpoint
-from .layer import MoeRunner
+from .layer import Runner
 
-MakeRunner = Callable[[Checkpoint], AbstractContextManager[MoeRunner]]
+MakeRunner = Callable[[Checkpoint], AbstractContextManager[Runner]]
 
 # Validation multiplies in float32 on every device: in bfloat16, rounding would hide a wrong bit.
 DOT = "float32"
@@ -26,15 +26,17 @@ DOT = "float32"
 
 @dataclass(frozen=True)
 class PathUsed:
-    """How experts of one encoding were multiplied.
+    """How weights of one encoding were multiplied.
 
     Attributes:
+        part: whose they are: "attention" or "experts".
         encoding: as it is stored.
         read_as: the encoding that was multiplied: another if the stored one was repacked or decoded before.
         path: as `doctor` names it.
         dot: the float that products are made of.
     """
 
+    part: str
     encoding: str
     read_as: str
     path: str
@@ -42,12 +44,12 @@ class PathUsed:
 
     def __str__(self) -> str:
         before = "" if self.read_as == self.encoding else f", turned into {self.read_as} before"
-        return f"{self.encoding}: {self.path}, products in {self.dot}{before}"
+        return f"{self.part} in {self.encoding}: {self.path}, products in {self.dot}{before}"
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Where experts are run: `make` is None for torch on the CPU; `why` says why this device, if none was named."""
+    """Where layers are run: `make` is None for torch on the CPU; `why` says why this device, if none was named."""
 
     device: Device
     make: MakeRunner | None
@@ -64,15 +66,15 @@ class Chosen:
             what += "; numba is not used, so both sides decode with numpy"
         return what + (f", for {self.why}" if self.why else "")
 
-    def path(self, encoding: Encoding) -> PathUsed:
-        """How experts in `encoding` are multiplied here."""
+    def path(self, part: str, encoding: Encoding) -> PathUsed:
+        """How weights of `part` in `encoding` are multiplied here."""
         if self.device.backend == "cpu":
-            return PathUsed(encoding.name, encoding.name, path_for(encoding.name, self.device).name)
+            return PathUsed(part, encoding.name, encoding.name, path_for(encoding.name, self.device).name)
         read_as = read_by_kernels(encoding).name
         # The ladder's path for GPUs multiplies in bfloat16 where it can; in float32 the kernels decode by themselves.
         is_interpreted = self.device.backend == "interpret"
         name = path_for(read_as, self.device).name if is_interpreted else OWN_DECODE
-        return PathUsed(encoding.name, read_as, name)
+        return PathUsed(part, encoding.name, read_as, name)
 
 
 def read_by_kernels(encoding: Encoding) -> Encoding:

@@ -21,6 +21,7 @@ from ..progress import Progress
 from ..run import run
 from ..targets.bf16 import Bf16Target
 from ..targets.gguf import GgufTarget
+from ..weights import CheckpointWeights
 from .faults import FAULTS, Fault
 from .runners import Chosen
 from .validate import validate
@@ -81,7 +82,8 @@ def see_faults(checkpoint: Checkpoint, progress: Progress | None = None) -> list
 
 def see_fault(checkpoint: Checkpoint, fault: Fault) -> Seen:
     """How one fault shows."""
-    why = fault.unseen(checkpoint.config)
+    with CheckpointWeights(checkpoint) as weights:
+        why = fault.unseen(checkpoint.config, weights)
     if why:
         return Seen(fault.name, fault.stage, unseen=why)
     found = validate(checkpoint, fault=fault)

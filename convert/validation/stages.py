@@ -1,4 +1,4 @@
-"""The MoE block stage by stage, in torch: what a kernel's own stages are compared with, or what stands in for them.
+"""Attention on anybody's projections, and the MoE block stage by stage in torch: what kernels are compared with.
 
 x [T, H] ── router ── experts, shares [T, k]
    └─ gate, up [T, k, I] ── activated [T, k, I] ── down [T, k, H] ── times shares, summed ── out [T, H]
@@ -6,6 +6,7 @@ x [T, H] ── router ── experts, shares [T, k]
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from ...model.config import GptOssConfig
-from ...model.forward import GPT_OSS, Arithmetic, Weights, route, swiglu
+from ...model.forward import GPT_OSS, Arithmetic, Weights, attend, route, swiglu
+from ...model.rope import rotate
 
 PROJECTIONS = ("gate", "up", "down")
+ATTENTION = ("q", "k", "v", "o")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,30 @@ class MoeStages:
     activated: Tensor
     down: Tensor
     out: Tensor
+
+
+def attention_by(
+    project: Callable[[str, Tensor], Tensor],
+    config: GptOssConfig,
+    layer: int,
+    normalized: Tensor,
+    sinks: Tensor,
+    arithmetic: Arithmetic = GPT_OSS,
+) -> Tensor:
+    """What attention adds to the residual stream, [T, H].
+
+    Args:
+        project: "q", "k", "v" or "o" and inputs [T, …] to what that projection makes of them, bias in.
+        config: the sizes and numbers.
+        layer: which.
+        normalized: [T, H].
+        sinks: of each head.
+        arithmetic: what is computed if not gpt-oss.
+    """
+    q, k, v = (project(name, normalized).view(len(normalized), -1, config.head_dim).transpose(0, 1) for name in "qkv")
+    q, k = (rotate(heads, config, yarn=arithmetic.has_yarn) for heads in (q, k))
+    window = config.sliding_window if arithmetic.slides(layer) else None
+    return project("o", attend(q, k, v, sinks if arithmetic.has_sinks else None, window))
 
 
 def every_expert(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:

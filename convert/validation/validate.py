@@ -20,12 +20,13 @@ from ...model.config import GptOssConfig
 from ...model.forward import GPT_OSS, Weights
 from ..checkpoint import Checkpoint
 from ..progress import Progress
+from ..same_model import require_same_model
 from ..weights import CheckpointWeights
 from .faults import Fault, FaultyWeights
 from .layer import (
     CpuRunner,
-    MoeRunner,
     Reference,
+    Runner,
     Side,
     compute_layer,
     measure_embedding,
@@ -132,7 +133,7 @@ def validate(
     layers: Sequence[int] | None = None,
     n_tokens: int | None = None,
     fault: Fault | None = None,
-    make_runner: Callable[[Checkpoint], AbstractContextManager[MoeRunner]] | None = None,
+    make_runner: Callable[[Checkpoint], AbstractContextManager[Runner]] | None = None,
     progress: Progress | None = None,
 ) -> Validation:
     """The stages of `other` (of `checkpoint` itself if None) against the float64 reference of `checkpoint`.
@@ -143,7 +144,7 @@ def validate(
         layers: which are measured; all if None. With the last one, so are the logits.
         n_tokens: how many tokens; twice the sliding window if None.
         fault: a mistake to put into the side under test. Only without `make_runner`.
-        make_runner: how the experts run; `CpuRunner` if None.
+        make_runner: who multiplies on the side under test; `CpuRunner` if None.
         progress: told of every layer.
 
     Raises:
@@ -166,24 +167,6 @@ def validate(
         stack.enter_context((progress or Progress()).during("validating", sum(sizes)))
         run.layers(tokens, sizes, progress or Progress())
     return Validation(tuple(run.measures), len(tokens), inputs, LIMITS[side.runner.dot], run.peak, run.unchosen)
-
-
-def require_same_model(checkpoint: Checkpoint, other: Checkpoint) -> None:
-    """Raises UsageError naming the first size in which the two models differ."""
-    keys = ["num_hidden_layers", "hidden_size", "intermediate_size", "num_local_experts", "num_attention_heads"]
-    keys += ["num_key_value_heads", "head_dim", "num_experts_per_tok"]
-    if not checkpoint.lost_rows and not other.lost_rows:
-        keys.append("vocab_size")
-    for key in keys:
-        expected, found = getattr(checkpoint.config, key), getattr(other.config, key)
-        if expected != found:
-            raise UsageError(
-                "the two checkpoints are not of one model",
-                file=other.path,
-                key=key,
-                expected=f"{expected}, as in {checkpoint.path}",
-                found=found,
-            )
 
 
 def _side(tested: Checkpoint, weights: Weights, fault: Fault | None) -> Side:

@@ -70,6 +70,20 @@ def column(target: str) -> list[str]:
     return [row.strip("|").split("|")[1 + TARGETS.index(target)].strip() for row in rows]
 
 
+def test_the_page_has_a_row_for_every_kernel_a_column_for_every_target_and_no_fault() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    head = aot.matrix([])[0]
+    rows = page[page.index(head) :].partition("\n\n")[0].splitlines()[2:]
+    assert [row.strip("|").split("|")[0].strip() for row in rows] == aot.matrix_rows()
+    assert "**" not in "".join(rows)
+    wanted = {(aot.row_of(name), target) for name, targets in aot.catalogue() for target in targets}
+    for row in rows:
+        name, *cells = (cell.strip() for cell in row.strip("|").split("|"))
+        assert {target for target, cell in zip(TARGETS, cells, strict=True) if cell} == {
+            target for row_name, target in wanted if row_name == name
+        }
+
+
 # --- what would be noticed ---------------------------------------------------------------------------------------
 
 

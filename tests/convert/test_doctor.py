@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from command_line import command, refused
 from rich.console import Console
 
 from gptoss_convert.convert import doctor
@@ -115,3 +116,34 @@ def test_missing_and_untested_packages_are_said(monkeypatch: pytest.MonkeyPatch)
     assert any("without Triton" in line for line in doctor_lines(diagnose("cpu")))
     monkeypatch.setattr(doctor, "version_of", lambda name: "3.6.0")
     assert any("tested with triton 3.9.0" in line for line in doctor_lines(diagnose("cpu")))
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def test_the_command_shows_the_machine_its_paths_and_what_fits() -> None:
+    outcome = command("doctor")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("gptoss-convert ")
+    assert "numba + torch" in outcome.out
+    head, *rows = outcome.out[outcome.out.index("experts in  ") :].splitlines()
+    assert head.split()[:2] == ["experts", "in"]
+    assert rows[0].split()[:3] == ["MXFP4", "13.76", "GB"]
+    assert len(rows) == len(diagnose()["models"]["20b"])
+
+
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, "cpu", "interpret"])
+def test_the_command_knows_every_architecture(arch: str) -> None:
+    outcome = command("doctor", "--arch", arch)
+    assert outcome.code == 0
+    assert f"({arch})" in outcome.out
+
+
+def test_the_command_gives_the_report_as_json() -> None:
+    found, expected = command("doctor", "--arch", "7.5", "--json").json, diagnose("sm_75")
+    assert found == json.loads(json.dumps(expected))
+    assert found["devices"][0]["arch"] == "sm_75"
+
+
+def test_the_command_refuses_an_unknown_architecture() -> None:
+    refused(command("doctor", "--arch", "sm_1"), "no such architecture in the table", "found 'sm_1'", code=2)

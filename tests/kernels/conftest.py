@@ -1,4 +1,4 @@
-"""Where the kernels run: in Triton's interpreter, and with `-m gpu` on a GPU. Every test here runs on both."""
+"""Where the kernels run: in Triton's interpreter, and with `-m gpu` on a GPU. Checks that take `device` run on both."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ def test_an_unknown_encoding_is_refused_with_the_list() -> None:
         path_for("NVFP4", parse_arch("sm_90"))
 
 
-@pytest.mark.parametrize(("encoding", "like"), [("METAL_HEADS_64_-1", "BF16"), ("Q8_0_PLANES", "Q8_0")])
+@pytest.mark.parametrize(("encoding", "like"), [("METAL_Q", "BF16"), ("METAL_K", "BF16"), ("Q8_0_PLANES", "Q8_0")])
 def test_what_is_put_in_order_when_loaded_goes_as_what_it_becomes(encoding: str, like: str) -> None:
     for arch in EVERYWHERE:
         there, here = (path_for(name, parse_arch(arch), tokens=MANY) for name in (encoding, like))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ggml_definitions
 import numpy as np
 import pytest
 import torch
-from stored_matrices import ALL, FLOATS, random_matrices
+from stored_matrices import ALL, FLOATS, GGML, random_ggml, random_matrices
 
 from gptoss_convert.formats.errors import CodecError
 from gptoss_convert.kernels.architectures import ARCHITECTURES
@@ -17,6 +18,15 @@ GPUS = [(row.backend, row.name) for row in ARCHITECTURES.values() if row.proof] 
 
 def test_every_encoding_is_tried() -> None:
     assert set(ENCODINGS) == {*ALL, "Q8_0_PLANES"}
+
+
+@pytest.mark.parametrize("name", GGML)
+def test_the_oracle_of_ggmls_blocks_is_the_gguf_packages(name: str) -> None:
+    import gguf
+
+    data = random_ggml(name, (200,), np.random.default_rng(0))
+    expected = gguf.quants.dequantize(data, gguf.GGMLQuantizationType[name])
+    assert ggml_definitions.decoded(name, data).tobytes() == expected.tobytes()
 
 
 def test_an_encoding_without_kernels_is_refused_by_name() -> None:

@@ -43,3 +43,8 @@ SHAPES: dict[str, tuple[str, Shape, Tiles]] = {
     "one block": ("MXFP4", Shape(hidden=32, inner=32), GEMM),
     "true width": ("MXFP4", Shape(tokens=2, experts=2, top_k=2, hidden=2880, inner=64), Tiles(16, 64, 1024, 4, 2)),
 }
+
+LADDER_ARCHS = ("interpret", "sm_75", "sm_86")
+LADDER_ENCODINGS = ("MXFP4", "GGML_MXFP4", "BF16", "F16", "Q8_0")
+# Of 3 experts each: one by one, and in tiles.
+LADDER_TOKENS = (2, 20)

@@ -1,13 +1,13 @@
 """Random matrices in every encoding that the kernels take, with the values they stand for by another decoder.
 
-MXFP4 by its definition, ggml's blocks by the gguf package, floats by numpy.
+MXFP4 and ggml's blocks by their definitions, floats by numpy.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import gguf
+import ggml_definitions
 import ml_dtypes
 import numpy as np
 import torch
@@ -69,9 +69,8 @@ def random_ggml(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> 
 
 
 def decoded_ggml(name: str, data: Array) -> Array:
-    """float64 [..., elements of a block] by the gguf package."""
-    kind = gguf.GGMLQuantizationType[name]
-    return gguf.quants.dequantize(data, kind).reshape(*data.shape[:-1], -1).astype(np.float64)
+    """float64 [..., elements of a block]."""
+    return ggml_definitions.decoded(name, data).astype(np.float64)
 
 
 def random_matrices(

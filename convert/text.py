@@ -9,7 +9,7 @@ from ..model.tokenizer_writer import tokenizer_json
 
 
 def text_encoder(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
-    """A function from text to its ids, as Hugging Face's `tokenizers` gives them. Special tokens count where they stand.
+    """A function from text to its ids, as Hugging Face's `tokenizers` gives them; specials count, too.
 
     Making it takes about a second for the official vocabulary.
     """

@@ -9,7 +9,7 @@ BASE := $(VENV)/.base
 TESTS := $(VENV)/.tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu bench scale-rules aot style quality golden clean
+.PHONY: help setup demo test test-slow test-gpu bench bench-gpu scale-rules aot style quality golden clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -37,6 +37,9 @@ test-slow: $(TESTS)  ## run the proofs that take minutes
 
 test-gpu: $(TESTS)  ## run the tests that need a GPU
 	$(BIN)/pytest -m "gpu"
+
+bench-gpu: $(TESTS)  ## measure the experts on a GPU, print the tables of docs/benchmarks.md
+	$(BIN)/python tests/support/bench_gpu.py
 
 bench: $(TESTS)  ## measure every conversion beside cp and dd; needs 18 GB of disk
 	$(BIN)/python tests/support/bench.py $(BUILD)/bench

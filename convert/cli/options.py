@@ -44,7 +44,7 @@ class DialectName(StrEnum):
 
 
 class DeviceName(StrEnum):
-    """Where validation runs the experts."""
+    """Where validation runs layers."""
 
     auto = "auto"
     cuda = "cuda"
@@ -155,7 +155,7 @@ Tokens = Annotated[
     int | None,
     typer.Option(min=1, help="How many tokens; twice the sliding window if not given.", show_default=False),
 ]
-Device = Annotated[DeviceName, typer.Option(help="Where experts run; auto takes a GPU whose kernels pass their test.")]
+Device = Annotated[DeviceName, typer.Option(help="Where layers run; auto takes a GPU whose kernels pass their test.")]
 SelfTest = Annotated[
     bool, typer.Option("--self-test", help="Prove on a small model that errors are seen on this machine.")
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +15,9 @@ from ..formats.codecs.mxfp4_encode import EncodeStats, Prefer
 from ..formats.codecs.mxfp4_scales import ScaleRule
 from ..formats.codecs.slab import Dense, Scratch, Slab, pack
 from ..formats.errors import CodecError
+from .placed import placed
 from .plan import Group, Move, Plan
 from .reading import SlabReader
-from .stored import StoredTensor
 
 # Blocks that settle which exponent a tensor's ambiguous blocks had.
 _ENOUGH_BLOCKS = 4096
@@ -57,7 +56,7 @@ class Quantizer:
         prefer = self._preference(group, move, scratch) if self._rule is ScaleRule.EXACT else Prefer.LOW
         values, encoding = slab.values, slab.encoding.name
         base = None if self.like is None else self._packed_base(move, begin, begin + n_rows, scratch)
-        with _placed(move.source, begin, begin + n_rows, "the tensor cannot become MXFP4"):
+        with placed(move.source, begin, "the tensor cannot become MXFP4"):
             if base is None:
                 stats = mxfp4_encode.encode(values, encoding, self._rule, out, prefer=prefer)
             else:
@@ -96,7 +95,7 @@ class Quantizer:
         base = self._base(move, begin, end, scratch)
         assert move.like is not None
         assert isinstance(base, Mxfp4)
-        with _placed(move.like, begin, end, "the checkpoint to compare with is damaged"):
+        with placed(move.like, begin, "the checkpoint to compare with is damaged"):
             check_scales(base.scales)
         return base
 
@@ -122,20 +121,3 @@ class Quantizer:
             if all(found.blocks_exact - found.blocks_zero >= _ENOUGH_BLOCKS for found in stats.values()):
                 break
         self._preferred |= {name: found.prefer for name, found in stats.items()}
-
-
-@contextlib.contextmanager
-def _placed(stored: StoredTensor, begin: int, end: int, problem: str) -> Iterator[None]:
-    """Says of a CodecError which rows of which stored tensor it is about."""
-    try:
-        yield
-    except CodecError as error:
-        array = stored.spans[-1].interval(begin, end)[0]
-        raise CodecError(
-            f"{problem} ({stored.tensor.name}, rows from {begin} on): {error.problem}",
-            file=array.file,
-            tensor=array.name,
-            expected=error.expected,
-            found=error.found,
-            remedy=error.remedy,
-        ) from None

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from ..formats.codecs.slab import Scratch, Slab, unpack
-from ..formats.errors import CodecError
 from ..formats.files import DataFile, open_data_file
+from .placed import placed
 from .stored import StoredTensor
 from .window import Window
 
@@ -33,18 +33,8 @@ def slabs(tensors: Sequence[StoredTensor], window: Window, scratch: Scratch) -> 
     """The canonical form of rows that lie in `window`. Raises CodecError naming file and tensor."""
     found = []
     for number, stored in enumerate(tensors):
-        try:
+        with placed(stored, window.begin, "the tensor cannot be decoded", part=0):
             found.append(unpack(stored.encoding, window.rows(stored), scratch, f"unpack{number}"))
-        except CodecError as error:
-            array = stored.spans[0].interval(window.begin, window.end)[0]
-            raise CodecError(
-                f"the tensor cannot be decoded (rows from {window.begin} on): {error.problem}",
-                file=array.file,
-                tensor=array.name,
-                expected=error.expected,
-                found=error.found,
-                remedy=error.remedy,
-            ) from None
     return found
 
 

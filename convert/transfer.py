@@ -17,6 +17,7 @@ from ..formats.codecs.slab import Scratch, Slab, pack, planes, unpack
 from ..formats.digest import TensorDigest
 from ..formats.errors import CodecError
 from ..formats.files import DataFile
+from .placed import placed
 from .plan import Group, Move, Plan, leaves, leaves_as
 from .progress import Progress
 from .quantize import Quantizer
@@ -196,7 +197,8 @@ class SlabMover:
                 slab = self._quantizer.quantize(group, number, slab, begin, scratch)
                 self.packed[move.name].update(begin, contiguous_planes(slab, scratch))
             parts = window.rows(move.target)
-            n_rounded = _pack(slab, move, begin, parts)
+            with placed(move.source, begin, f"{move.target.encoding.name} cannot hold the tensor"):
+                n_rounded = pack(slab, move.target.encoding, parts)
             if n_rounded:
                 with self._lock:
                     self.rounded[move.name] = self.rounded.get(move.name, 0) + n_rounded
@@ -229,20 +231,3 @@ class SlabMover:
             file = self._reader.file(source.file)
             self._outputs[target.file].copy_from(file, offset, first, last - offset, buffer.data)
         return True
-
-
-def _pack(slab: Slab, move: Move, begin: int, parts: list[NDArray[np.uint8]]) -> int:
-    """`pack`, with an overflow's place in the source."""
-    try:
-        return pack(slab, move.target.encoding, parts)
-    except CodecError as error:
-        # Of MXFP4 it is the scale that is too large.
-        array = move.source.spans[-1].interval(begin, begin + 1)[0]
-        raise CodecError(
-            f"{move.target.encoding.name} cannot hold the tensor ({move.name}, rows from {begin} on): {error.problem}",
-            file=array.file,
-            tensor=array.name,
-            expected=error.expected,
-            found=error.found,
-            remedy=error.remedy,
-        ) from None

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ..formats.codecs.encoding import BF16, F16, F32, Encoding
 from ..formats.codecs.slab import ELEMENT, Scratch, pack
-from ..formats.errors import CodecError
 from .checkpoint import Checkpoint
+from .placed import placed
 from .plan import SLAB_BYTES
 from .stored import StoredTensor
 from .transfer import refuse_invalid
@@ -90,18 +90,8 @@ class CheckpointWeights:
     def _decode(self, stored: StoredTensor, begin: int, end: int, encoding: Encoding, out: NDArray[np.uint8]) -> None:
         (slab,) = self._reader.load([stored], begin, end, self._reading)
         refuse_invalid(slab, stored, begin)
-        try:
+        with placed(stored, begin, f"{encoding.name} cannot hold the tensor"):
             pack(slab, encoding, [out])
-        except CodecError as error:
-            array = stored.spans[-1].interval(begin, begin + 1)[0]
-            raise CodecError(
-                f"{encoding.name} cannot hold the tensor ({stored.tensor.name}, rows from {begin} on): {error.problem}",
-                file=array.file,
-                tensor=array.name,
-                expected=error.expected,
-                found=error.found,
-                remedy=error.remedy,
-            ) from None
 
     def __enter__(self) -> CheckpointWeights:
         self._reader.__enter__()

@@ -17,6 +17,7 @@ from ...formats.codecs.encoding import BF16, F32, MXFP4, canonical
 from ...formats.codecs.mxfp4 import Mxfp4
 from ...formats.codecs.slab import Dense, Scratch, Slab, as_f32, encoding_of, planes, restore
 from ...formats.errors import CodecError
+from ..placed import placed
 from ..plan import Move
 from ..stored import StoredTensor
 from ..transfer import refuse_invalid
@@ -126,18 +127,8 @@ def _rows(slab: Slab, begin: int, end: int) -> Slab:
 
 def _decoded(stored: StoredTensor, slab: Slab, begin: int, scratch: Scratch, name: str) -> NDArray[np.float32]:
     """The values. Raises CodecError naming file and tensor if one is too large for float32."""
-    try:
+    with placed(stored, begin, "the tensor cannot be measured"):
         return as_f32(slab, scratch, name)
-    except CodecError as error:
-        array = stored.spans[-1].interval(begin, begin + 1)[0]
-        raise CodecError(
-            f"the tensor cannot be measured (rows from {begin} on): {error.problem}",
-            file=array.file,
-            tensor=array.name,
-            expected=error.expected,
-            found=error.found,
-            remedy=error.remedy,
-        ) from None
 
 
 def _row_changes(a: NDArray[np.float32], b: NDArray[np.float32]) -> RowChanges:

@@ -30,7 +30,7 @@ demo: $(BASE)  ## make a small checkpoint, convert it to GGUF, prove it, run it 
 	@$(BIN)/python tests/support/demo.py $(BUILD)/demo
 
 test: $(TESTS)  ## run the tests
-	$(BIN)/pytest -m "not gpu and not slow"
+	$(BIN)/pytest -m "not gpu and not slow" --numprocesses auto --maxprocesses 8 --dist loadfile
 
 test-slow: $(TESTS)  ## run the proofs that take minutes
 	$(BIN)/pytest -m "slow"

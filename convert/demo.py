@@ -95,12 +95,19 @@ def plan_demo(
         UsageError: the preset is unknown, or there is no layer.
     """
     if preset not in PRESETS:
-        raise UsageError("the preset is unknown", expected=", ".join(PRESETS), found=repr(preset))
+        raise UsageError(
+            "the preset is unknown", expected=", ".join(PRESETS), found=repr(preset), remedy="Choose one of these."
+        )
     chosen = PRESETS[preset]
     raw = dict(chosen.config)
     if layers is not None:
         if layers < 1:
-            raise UsageError("a model needs a layer", expected="--layers 1 or more", found=layers)
+            raise UsageError(
+                "a model needs a layer",
+                expected="--layers 1 or more",
+                found=layers,
+                remedy="Use --layers 1 or more, or leave it away.",
+            )
         raw |= {"num_hidden_layers": layers, "layer_types": layer_types(layers)}
     config = parse_config(raw)
     source = replace(synthetic_checkpoint(config, seed), is_blank=sparse)

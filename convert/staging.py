@@ -30,7 +30,9 @@ def refuse_existing(plan: Plan, *, force: bool) -> None:
         return
     for path in plan.paths:
         if path.is_dir():
-            raise OutputError("the output is a directory", file=path, expected="a file name")
+            raise OutputError(
+                "the output is a directory", file=path, expected="a file name", remedy="Give the name of a file in it."
+            )
         if _belongs_to(path, plan) or _belongs_to(partial(path), plan):
             raise OutputError("the output is the source, or a part of it", file=path, remedy="Choose another name.")
         if path.exists() and not force:

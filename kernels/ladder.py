@@ -188,7 +188,12 @@ def weights_for(encoding: str) -> Weights:
     if encoding in ("METAL_Q", "METAL_K"):
         return replace(ENCODINGS["BF16"], name=encoding, how="rows are put in order when loaded, at the same size")
     if encoding not in ENCODINGS:
-        raise UsageError("there is no such encoding", expected=f"one of {', '.join(ENCODINGS)}", found=repr(encoding))
+        raise UsageError(
+            "there is no such encoding",
+            expected=f"one of {', '.join(ENCODINGS)}",
+            found=repr(encoding),
+            remedy="Choose one of these.",
+        )
     return ENCODINGS[encoding]
 
 
@@ -243,7 +248,12 @@ def _architecture(device: Device) -> Architecture:
         return row
     pattern = {"cuda": r"sm_\d{2,3}", "hip": r"gfx[0-9a-f]{3,4}"}.get(device.backend)
     if pattern is None or not re.fullmatch(pattern, device.arch):
-        raise UsageError("this names no GPU", expected="such as sm_90 or gfx942", found=repr(device.arch))
+        raise UsageError(
+            "this names no GPU",
+            expected="such as sm_90 or gfx942",
+            found=repr(device.arch),
+            remedy="Use `gptoss-convert doctor --arch sm_90`, or another of its table.",
+        )
     reason = "it is not in the table of architectures that our kernels are compiled for"
     return Architecture(device.arch, device.backend, device.name, NONE, "float32", reason=reason)
 

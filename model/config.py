@@ -105,7 +105,7 @@ def _check_model(raw: Mapping[str, Any], file: Path | None) -> None:
         key="model_type",
         expected="'gpt_oss'",
         found=repr(architectures if model_type is None else model_type),
-        remedy="This tool converts gpt-oss checkpoints only.",
+        remedy="This tool converts gpt-oss checkpoints only: give one, such as openai/gpt-oss-20b.",
     )
 
 

@@ -21,8 +21,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 _SECTION = "quantization_config"
 
 _ORIGIN = (
-    "Convert from the checkpoint it was quantized from (for the official model: openai/gpt-oss-20b or "
-    "openai/gpt-oss-120b). What quantization lost cannot be brought back."
+    "What quantization lost cannot be brought back. Convert from the checkpoint it was quantized from (for the "
+    "official model: openai/gpt-oss-20b or openai/gpt-oss-120b)."
 )
 _UNSLOTH = (
     "Convert from the 16-bit weights. For the base model: openai/gpt-oss-20b or unsloth/gpt-oss-20b-BF16 (or -120b). "

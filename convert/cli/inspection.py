@@ -14,8 +14,8 @@ from .sources import opened_source, path_of
 
 def inspect(
     source: opt.Source,
-    as_json: opt.AsJson = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every stored tensor.")] = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Show what a checkpoint is: model, layout, true encodings, template, special tokens. Reads headers only."""
     from ..hub.need import Need
@@ -56,9 +56,14 @@ def validate(
         raise UsageError(
             "nothing to validate" if source is None else "--self-test has a model of its own",
             expected="PATH, or --self-test",
+            remedy="Give one of the two.",
         )
     if self_test and (layers != "all" or tokens is not None or tokenizer is not None):
-        raise UsageError("--self-test chooses layers, tokens and tokenizer itself", expected="--self-test [--device …]")
+        raise UsageError(
+            "--self-test chooses layers, tokens and tokenizer itself",
+            expected="--self-test [--device …]",
+            remedy="Leave them away.",
+        )
     silent = as_json or quiet
     progress = progress_bar(silent)
     beside = path_of(tokenizer, tokenizer=True, silent=silent)

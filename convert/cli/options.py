@@ -104,7 +104,8 @@ class PresetName(StrEnum):
     large = "120b"
 
 
-_HUB = "org/name[@revision] on the Hugging Face Hub"
+# Rich takes brackets in help for markup.
+_HUB = "org/name@revision on the Hugging Face Hub"
 Source = Annotated[
     str,
     typer.Argument(metavar="SRC", help=f"A directory, a GGUF file, a Metal model file, or {_HUB}.", show_default=False),
@@ -116,14 +117,16 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be wri
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not read the output back to prove it.")]
 Tokenizer = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="Take the tokenizer from here, not from SRC.", show_default=False),
+    typer.Option(
+        metavar="DIR", help="Take the tokenizer from this directory or id, not from the checkpoint.", show_default=False
+    ),
 ]
 PadVocab = Annotated[
     bool, typer.Option("--pad-vocab", help="Add rows of zeros for tokens that a Metal file does not hold.")
 ]
 ScaleRuleOption = Annotated[
     ScaleRuleName,
-    typer.Option(help="How floats get MXFP4 scales; exact keeps what is exact, and rounds the rest by even."),
+    typer.Option(help="How floats get scales; exact keeps what is exact and rounds the rest by even."),
 ]
 Like = Annotated[
     str | None,
@@ -140,16 +143,16 @@ SplitMaxSize = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="Split into files of at most SIZE of tensors, such as 5G or 500M."),
 ]
-Dialect = Annotated[DialectName, typer.Option(help="llama.cpp's, or that of Ollama before it ran llama.cpp.")]
+Dialect = Annotated[
+    DialectName, typer.Option(metavar="NAME", help="llama.cpp, or ollama-legacy: Ollama's before it ran llama.cpp.")
+]
 Layout = Annotated[LayoutName, typer.Option(help="Hugging Face's layout, or OpenAI's own.")]
 ShardPlan = Annotated[
     str, typer.Option(metavar="official|SIZE", help="The official shards, or files of at most SIZE of tensors.")
 ]
 
 ToValidate = Annotated[str | None, typer.Argument(metavar="PATH", help="The checkpoint to run.", show_default=False)]
-Other = Annotated[
-    str | None, typer.Argument(metavar="[OTHER]", help="Another, to compare with it.", show_default=False)
-]
+Other = Annotated[str | None, typer.Argument(metavar="OTHER", help="Another, to compare with it.", show_default=False)]
 Layers = Annotated[str, typer.Option(metavar="all|0,1,…", help="Which layers to measure.")]
 Tokens = Annotated[
     int | None,
@@ -178,21 +181,26 @@ FailOver = Annotated[
     str | None,
     typer.Option(metavar="kl=0.01,top1=0.98", help="Exit with 3 if a figure is over its limit.", show_default=False),
 ]
+_PROGRAMS = "llama.cpp, mlx, transformers"
 AsConsumer = Annotated[
-    ConsumerName | None, typer.Option("--as", help="Compute B as this program does.", show_default=False)
+    ConsumerName | None,
+    typer.Option("--as", metavar="PROGRAM", help=f"Compute B as this one does: {_PROGRAMS}.", show_default=False),
 ]
 AsConsumerA = Annotated[
-    ConsumerName | None, typer.Option("--as-a", help="Compute A as this program does.", show_default=False)
+    ConsumerName | None,
+    typer.Option("--as-a", metavar="PROGRAM", help=f"Compute A as this one does: {_PROGRAMS}.", show_default=False),
 ]
 NoNoise = Annotated[
     bool, typer.Option("--no-noise", help="Do not measure what bf16 arithmetic alone changes; a third quicker.")
 ]
 
 
-For = Annotated[PurposeName, typer.Option("--for", help="A kind of machine, a program, or auto: this machine.")]
+For = Annotated[
+    PurposeName, typer.Option("--for", metavar="NAME", help="A kind of machine, a program, or auto: this machine.")
+]
 PreparedOut = Annotated[
     Path | None,
-    typer.Argument(metavar="[OUT]", help="Where to write; a name of its own if not given.", show_default=False),
+    typer.Argument(metavar="OUT", help="Where to write; a name of its own if not given.", show_default=False),
 ]
 TargetDevice = Annotated[
     str | None,

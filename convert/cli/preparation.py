@@ -34,7 +34,12 @@ def prepare(
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Say whether the model fits a machine, write the right file for it, prove it, and print what starts it."""
+    """Say whether the model fits a machine, write the right file for it, prove it, and print what starts it.
+
+    Machines: ampere, turing, ada, hopper, blackwell, mi300, rdna3, apple, cpu.
+
+    Programs: ollama, llama.cpp, lm-studio, vllm, transformers, mlx.
+    """
     from ..prepare import report
     from ..prepare.choose import choose
 

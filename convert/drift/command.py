@@ -100,7 +100,7 @@ def _describe_limits(limits: tuple[Limit, ...], found: Mapping[str, float]) -> l
         {
             "name": limit.name,
             "fails": limit.fails,
-            "limit": limit.value,
+            "limit": number(limit.value),
             "figure": number(found[limit.name]),
             "passed": limit.is_passed(found[limit.name]),
         }

@@ -124,11 +124,17 @@ def drift(
 def require_options(depth: str, running: Running) -> None:
     """Raises UsageError for a depth that is none, or options that mean nothing at it."""
     if depth not in DEPTHS:
-        raise UsageError("the depth is unknown", expected=f"--depth {', '.join(DEPTHS)}", found=repr(depth))
+        raise UsageError(
+            "the depth is unknown",
+            expected=f"--depth {', '.join(DEPTHS)}",
+            found=repr(depth),
+            remedy="Choose one of these.",
+        )
     if depth == TENSORS and running != Running():
         raise UsageError(
             "--depth tensors runs no model, so there is nothing to say of prompts or arithmetic",
             expected="--depth layers or --depth logits with these options",
+            remedy="Add --depth layers or --depth logits.",
         )
 
 

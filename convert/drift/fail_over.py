@@ -88,10 +88,18 @@ def parse_limits(text: str | None, depth: str) -> tuple[Limit, ...]:
         name, equals, number = (piece.strip() for piece in part.partition("="))
         if name not in NAMES:
             raise UsageError(
-                "--fail-over names a figure that is not known", expected=f"one of {', '.join(NAMES)}", found=repr(name)
+                "--fail-over names a figure that is not known",
+                expected=f"one of {', '.join(NAMES)}",
+                found=repr(name),
+                remedy="Use one of these names, as in --fail-over kl=0.01.",
             )
         if name in limits:
-            raise UsageError("--fail-over names a figure twice", expected="each once", found=repr(name))
+            raise UsageError(
+                "--fail-over names a figure twice",
+                expected="each once",
+                found=repr(name),
+                remedy="Give each name one limit.",
+            )
         if depth not in NAMES[name]:
             raise UsageError(
                 f"--fail-over names a figure that --depth {depth} does not measure",
@@ -109,7 +117,12 @@ def _number(text: str) -> float:
     except ValueError:
         value = math.nan
     if math.isnan(value):
-        raise UsageError("a limit of --fail-over is not a number", expected="NAME=NUMBER", found=repr(text))
+        raise UsageError(
+            "a limit of --fail-over is not a number",
+            expected="NAME=NUMBER",
+            found=repr(text),
+            remedy="Write it as in --fail-over kl=0.01,top1=0.98.",
+        )
     return value
 
 

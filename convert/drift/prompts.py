@@ -131,7 +131,10 @@ def _check_length(checkpoint: Checkpoint, n_tokens: int) -> None:
     most = min(checkpoint.config.max_position_embeddings, MAX_TOKENS)
     if not 2 <= n_tokens <= most:
         raise UsageError(
-            "so many tokens cannot be taken of a prompt", expected=f"--tokens of 2 to {most:,}", found=n_tokens
+            "so many tokens cannot be taken of a prompt",
+            expected=f"--tokens of 2 to {most:,}",
+            found=n_tokens,
+            remedy=f"Use --tokens {DEFAULT_TOKENS}, or leave it away.",
         )
 
 
@@ -198,7 +201,12 @@ def _read(file: Path) -> list[tuple[str, str]]:
     with open_regular_file(file, error=UsageError) as opened:
         raw = opened.read(_MAX_FILE_BYTES + 1)
     if len(raw) > _MAX_FILE_BYTES:
-        raise UsageError("the file is too large for prompts", file=file, expected=f"at most {_MAX_FILE_BYTES:,} bytes")
+        raise UsageError(
+            "the file is too large for prompts",
+            file=file,
+            expected=f"at most {_MAX_FILE_BYTES:,} bytes",
+            remedy="Give a part of it.",
+        )
     text = _decoded(raw, file)
     found = list(_json_lines(text, file) if file.suffix.lower() == ".jsonl" else _paragraphs(text))
     if not found:

@@ -50,7 +50,12 @@ def parse_source(text: str) -> Path | HubId:
     if text.startswith(PREFIX):
         found = parse_id(text.removeprefix(PREFIX))
         if found is None:
-            raise UsageError("this is no repository of the Hub", file=text, expected="hf://org/name[@revision]")
+            raise UsageError(
+                "this is no repository of the Hub",
+                file=text,
+                expected="hf://org/name[@revision]",
+                remedy="Give an id such as openai/gpt-oss-20b.",
+            )
         return found
     path = Path(text)
     if _exists(path):
@@ -113,5 +118,5 @@ def _address_refusal(text: str) -> UsageError:
         "an address is not taken",
         file=text,
         expected="a path, or an id as org/name[@revision]",
-        remedy=None if meant is None else f"Give {meant}.",
+        remedy="Give an id such as openai/gpt-oss-20b." if meant is None else f"Give {meant}.",
     )

@@ -48,7 +48,8 @@ class Origin:
 
     def fields(self) -> dict[str, Any]:
         """As JSON data."""
-        return asdict(self) | {"notes": list(self.notes)}
+        names = {"n_files": "files", "n_bytes": "bytes", "n_requests": "requests"}
+        return {names.get(key, key): value for key, value in asdict(self).items()} | {"notes": list(self.notes)}
 
 
 @dataclass(frozen=True)

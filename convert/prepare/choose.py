@@ -72,6 +72,7 @@ def _machine(purpose: str, device: str | None) -> tuple[Machine | None, str]:
                 f"{named(machine)} is {machine.family}, not {purpose}",
                 expected=f"--for {machine.family}, or another --device",
                 found=f"--for {purpose} --device {device!r}",
+                remedy=f"Use --for {machine.family}, or leave --device away.",
             )
         return machine, "named"
     here = machine_here()

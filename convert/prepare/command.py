@@ -150,7 +150,10 @@ def _check_context(checkpoint: Checkpoint, context: int) -> None:
     most = checkpoint.config.max_position_embeddings
     if not 1 <= context <= most:
         raise UsageError(
-            "the model does not have so many positions", expected=f"--context 1 to {most}", found=f"--context {context}"
+            "the model does not have so many positions",
+            expected=f"--context 1 to {most}",
+            found=f"--context {context}",
+            remedy=f"Use --context {most} or less.",
         )
 
 

@@ -158,13 +158,19 @@ def spellings() -> list[str]:
 def _chip(text: str, key: str, gib: str | None) -> Machine:
     name = next(chip for chip in CHIPS if _key(chip) == key) if key in map(_key, CHIPS) else None
     if name is None:
-        raise UsageError("there is no such chip", expected=f"one of {', '.join(CHIPS)}", found=repr(text))
+        raise UsageError(
+            "there is no such chip",
+            expected=f"one of {', '.join(CHIPS)}",
+            found=repr(text),
+            remedy="Name one of these with its memory, such as --device 'M2 Max 64'.",
+        )
     sizes = CHIPS[name]
     if gib is None or int(gib) not in sizes:
         raise UsageError(
             f"the {name} comes with several sizes of memory" if gib is None else f"no {name} comes with that memory",
             expected=" or ".join(f"'{name} {size}'" for size in sizes),
             found=repr(text),
+            remedy=f"Name it with its memory: --device '{name} {sizes[-1]}'.",
         )
     return mac(name, int(gib))
 

@@ -122,7 +122,12 @@ def _path(consumer: str, name: str, out: Path | None) -> Path:
         if path.is_dir():
             return path / f"{name}-mxfp4.gguf"
         if path.suffix != ".gguf":
-            raise UsageError("the output is a GGUF file", expected="a name that ends in .gguf", found=repr(str(path)))
+            raise UsageError(
+                "the output is a GGUF file",
+                expected="a name that ends in .gguf",
+                found=repr(str(path)),
+                remedy=f"Name it {path.name}.gguf, or give a directory that exists.",
+            )
         return path
     return out or Path(f"{name}-{'mlx' if consumer == MLX else 'mxfp4'}")
 
@@ -133,7 +138,10 @@ def _lm_studio_path(name: str, out: Path | None) -> Path:
     models = out or (home if home.is_dir() else Path("lm-studio-models"))
     if models.suffix == ".gguf":
         raise UsageError(
-            "LM Studio looks for models in directories", expected="a directory of models", found=repr(str(models))
+            "LM Studio looks for models in directories",
+            expected="a directory of models",
+            found=repr(str(models)),
+            remedy="Give that directory, or leave OUT away.",
         )
     return models / PUBLISHER / name / f"{name}-mxfp4.gguf"
 

@@ -65,7 +65,9 @@ def run_validation(
     report["config_differences"] = _config_differences(checkpoint, compared)
     report["seconds"] = round(time.monotonic() - started, 3)
     lines = verdict_lines(found, report, checkpoint.config.num_hidden_layers, chosen)
-    lines[1:1] = [f"note: their configs differ in {key}: {a} and {b}" for key, a, b in report["config_differences"]]
+    lines[1:1] = [
+        f"note: their configs differ in {one['key']}: {one['a']} and {one['b']}" for one in report["config_differences"]
+    ]
     return Outcome(found.holds, report, stage_table(found), lines)
 
 
@@ -89,8 +91,9 @@ def paths_used(checkpoint: Checkpoint, layers: list[int], chosen: Chosen) -> lis
     return [chosen.path(part, encoding) for part, encoding in found]
 
 
-def _config_differences(checkpoint: Checkpoint, other: Checkpoint | None) -> list[list[Any]]:
-    return [] if other is None else [list(pair) for pair in differing_keys(checkpoint.config, other.config)]
+def _config_differences(checkpoint: Checkpoint, other: Checkpoint | None) -> list[dict[str, Any]]:
+    pairs = [] if other is None else differing_keys(checkpoint.config, other.config)
+    return [{"key": key, "a": of_a, "b": of_b} for key, of_a, of_b in pairs]
 
 
 def _numbers(layers: str) -> list[int] | None:
@@ -99,5 +102,10 @@ def _numbers(layers: str) -> list[int] | None:
         return None
     parts = layers.split(",")
     if not all(part.isascii() and part.isdigit() for part in parts):
-        raise UsageError("the layers are not numbers", expected="all, or numbers such as 0,1,5", found=repr(layers))
+        raise UsageError(
+            "the layers are not numbers",
+            expected="all, or numbers such as 0,1,5",
+            found=repr(layers),
+            remedy="Write it as in --layers 0,1,5.",
+        )
     return [int(part) for part in parts]

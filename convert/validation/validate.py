@@ -113,12 +113,14 @@ def tokens_for(checkpoint: Checkpoint, n_tokens: int | None, vocab_size: int | N
             "so few tokens do not leave the sliding window",
             expected=f"--tokens of more than {config.sliding_window}, better {least}",
             found=wanted,
+            remedy=f"Use --tokens {least}, or leave it away.",
         )
     if n_tokens is not None and wanted > config.max_position_embeddings:
         raise UsageError(
             "the model has no positions for so many tokens",
             expected=f"--tokens of at most {config.max_position_embeddings}",
             found=wanted,
+            remedy=f"Use --tokens {least}, or leave it away.",
         )
     if checkpoint.tokenizer is None:
         return torch.from_numpy(random_tokens(vocab_size or config.vocab_size, wanted)), RANDOM
@@ -180,7 +182,12 @@ def _layers(config: GptOssConfig, layers: Sequence[int] | None) -> list[int]:
     every = range(config.num_hidden_layers)
     wrong = next((layer for layer in layers or () if layer not in every), None)
     if wrong is not None:
-        raise UsageError("the model has no such layer", expected=f"0 to {every[-1]}", found=wrong)
+        raise UsageError(
+            "the model has no such layer",
+            expected=f"0 to {every[-1]}",
+            found=wrong,
+            remedy="Use --layers with numbers from this range, or leave it away.",
+        )
     return sorted(set(every if layers is None else layers))
 
 

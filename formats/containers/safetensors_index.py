@@ -143,7 +143,7 @@ def _confined(directory: Path, name: str) -> Path:
 
 
 def _blobs(directory: Path) -> list[Path]:
-    """Where the files of a snapshot in Hugging Face's cache really are: `repository/blobs`, and what repositories share.
+    """Where files of a snapshot in Hugging Face's cache really are: in `repository/blobs`, or where all share theirs.
 
     Source: huggingface_hub 2.4, which marks the directory of shared contents by a file.
     """

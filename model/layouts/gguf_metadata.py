@@ -121,7 +121,7 @@ def dialect_of(kv: Mapping[str, GgufValue], file: Path) -> Dialect:
         key=_ARCHITECTURE_KEY,
         expected=" or ".join(repr(dialect.architecture) for dialect in DIALECTS.values()),
         found=repr(None) if stored is None else _shown(stored),
-        remedy="This tool converts gpt-oss checkpoints only.",
+        remedy="This tool converts gpt-oss checkpoints only: give one, such as openai/gpt-oss-20b.",
     )
 
 

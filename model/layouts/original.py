@@ -117,7 +117,12 @@ def original_config(config: GptOssConfig) -> bytes:
     """The bytes of `original/config.json`. Raises ConfigError if OpenAI's code would compute otherwise."""
     if config.yarn.truncate or config.rms_norm_eps != _IMPLIED["rms_norm_eps"]:
         key = "rope_scaling.truncate" if config.yarn.truncate else "rms_norm_eps"
-        raise ConfigError("original/ cannot express the value", key=key, expected="that of the official models")
+        raise ConfigError(
+            "original/ cannot express the value",
+            key=key,
+            expected="that of the official models",
+            remedy="Use `gptoss-convert to-mxfp4 --layout hf`, which can.",
+        )
     values = {name: value for name, value in vars(config).items() if name not in ("yarn", "raw")}
     values |= {f"rope_scaling.{name}": value for name, value in vars(config.yarn).items()}
     found: dict[str, Any] = {}

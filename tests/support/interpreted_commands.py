@@ -32,6 +32,5 @@ def main(text: str) -> None:
     print(json.dumps([[one.code, one.out, one.err] for one in outcomes]))
 
 
-
 if __name__ == "__main__":
     main(sys.argv[1])

@@ -29,7 +29,13 @@ def check_place(path: Path) -> None:
         if not path.exists():
             return
         if not path.is_file():
-            raise OutputError("the page cannot go here", file=path, expected="a file name", found="no regular file")
+            raise OutputError(
+                "the page cannot go here",
+                file=path,
+                expected="a file name",
+                found="no regular file",
+                remedy="Give --html another name.",
+            )
         with path.open("rb") as opened:
             start = opened.read(len(_START))
     except OSError as error:

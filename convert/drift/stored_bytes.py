@@ -1,25 +1,26 @@
-"""The quick way: where both files store a slab alike, bytes are compared as they come, in pieces that fit the cache.
+"""The quick ways: bytes are compared as they come, where both files store a slab alike or in another order of bytes.
 
-Most comparisons are of files that are equal, or nearly so. A piece that differs, or that may hold NaN or an infinity,
-sends its slab the long way (`slabs.compare_slab`), which says what it is.
+Most comparisons are of files that are equal, or nearly so. What differs, or may hold NaN or an infinity, sends its slab
+the long way (`slabs.compare_slab`), which says what it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...formats.codecs.compare import same_bytes
+from ...formats.codecs.compare import same_bytes, same_packed
 from ...formats.codecs.encoding import BF16, F16, F32, GGML_MXFP4, MXFP4, OLLAMA_MXFP4, Encoding
 from ...formats.codecs.slab import Scratch
 from ..plan import Group
 from ..reading import FileReader, SlabReader
 from ..stored import RowSpan
 from ..transfer import keeps_bytes
-from ..window import intervals
+from ..window import Window, intervals
 
 # Two pieces stay in the second-level cache between reading and comparing.
 _PIECE_BYTES = 1 << 18
@@ -99,3 +100,18 @@ def _is_valid(piece: NDArray[np.uint8], encoding: Encoding, part: int) -> bool:
         return (encoding is MXFP4 and part == 0) or int(scales.max()) != _NAN_SCALE
     limits = zip(_INTEGERS[encoding.parts[0][1]], _INFINITY[encoding.name], strict=True)
     return all(int(piece.view(integer).max()) < infinity for integer, infinity in limits)
+
+
+def stored_reordered(group: Group) -> bool:
+    """Whether both sides hold MXFP4 blocks, in two orders of bytes that `same_blocks` can compare."""
+    pair = {MXFP4.name, GGML_MXFP4.name}
+    return all({side.encoding.name for side in move.sides} == pair for move in group.moves)
+
+
+def same_blocks(group: Group, windows: Sequence[Window]) -> bool:
+    """Whether what was read of the group on both sides, `stored_reordered`, are the same blocks, without NaN."""
+    a, b = windows
+    return all(
+        same_packed((move.source.encoding, move.target.encoding), a.rows(move.source), b.rows(move.target))
+        for move in group.moves
+    )

@@ -13,18 +13,18 @@ import numpy as np
 
 from ...formats.codecs.compare import SHIFTS, Distance, PackedChanges
 from ...formats.codecs.encoding import MXFP4, canonical
-from ...formats.codecs.slab import Scratch
+from ...formats.codecs.slab import Scratch, Slab
 from ..checkpoint import Checkpoint
 from ..plan import Group, Move
 from ..progress import Progress
-from ..reading import SlabReader
+from ..reading import FileReader, SlabReader, slabs
 from ..same_model import require_same_model
 from ..stored import StoredTensor
 from ..workers import run_slabs
 from .pairs import pair_up
 from .results import PackedDrift, Spot, Sums, TensorComparison, TensorDrift, Verdict, added
 from .slabs import Part, RowChanges, compare_slab, measure_alone, unit_elements
-from .stored_bytes import same_stored_bytes, stored_alike
+from .stored_bytes import same_blocks, same_stored_bytes, stored_alike, stored_reordered
 
 
 def compare_tensors(a: Checkpoint, b: Checkpoint, progress: Progress | None = None) -> TensorComparison:
@@ -73,6 +73,7 @@ class _Run:
 
     def __init__(self, groups: Iterable[Group], readers: tuple[SlabReader, SlabReader], progress: Progress) -> None:
         self._alike = {id(group): stored_alike(group) for group in groups}
+        self._reordered = {id(group): stored_reordered(group) for group in groups}
         self._readers = readers
         self._progress = progress
         self._lock = threading.Lock()
@@ -80,13 +81,10 @@ class _Run:
 
     def compare(self, group: Group, begin: int, end: int, scratch: Scratch) -> None:
         """Compares rows `begin … end - 1` of the group's tensors."""
-        if self._alike[id(group)] and same_stored_bytes(group, begin, end, self._readers, scratch):
+        sides = self._sides(group, begin, end, scratch)
+        if sides is None:
             parts = [Part(begin, end, same_bytes=True)] * len(group.moves)
         else:
-            sides = [
-                reader.load([move.sides[number] for move in group.moves], begin, end, scratch.nested("ab"[number]))
-                for number, reader in enumerate(self._readers)
-            ]
             pairs = zip(group.moves, *sides, strict=True)
             parts = [compare_slab(move, a, b, begin, scratch) for move, a, b in pairs]
         with self._lock:
@@ -94,6 +92,20 @@ class _Run:
                 self.parts.setdefault(move.name, []).append(part)
         n_bytes = _bytes(group) * (end - begin) // group.rows
         self._progress.advance(n_bytes, _stored_name(group.moves[-1].target))
+
+    def _sides(self, group: Group, begin: int, end: int, scratch: Scratch) -> list[list[Slab]] | None:
+        """Both sides' slabs; None if the stored bytes already say that they are the same, and finite."""
+        if self._alike[id(group)] and same_stored_bytes(group, begin, end, self._readers, scratch):
+            return None
+        buffers = scratch.nested("a"), scratch.nested("b")
+        tensors = [[move.sides[number] for move in group.moves] for number in (0, 1)]
+        a, b = self._readers
+        if not (self._reordered[id(group)] and isinstance(a, FileReader) and isinstance(b, FileReader)):
+            return [reader.load(tensors[n], begin, end, buffers[n]) for n, reader in enumerate(self._readers)]
+        windows = [reader.read(tensors[n], begin, end, buffers[n]) for n, reader in enumerate((a, b))]
+        if same_blocks(group, windows):
+            return None
+        return [slabs(tensors[n], window, buffers[n]) for n, window in enumerate(windows)]
 
     def unmeasured(self, groups: Iterable[Group]) -> list[Group]:
         """The tensors that differ, each alone, of which some slab is equal and was not measured."""

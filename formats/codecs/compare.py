@@ -6,6 +6,7 @@ refuses NaN and infinity first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import accelerate
+from .encoding import GGML_MXFP4, MXFP4, Encoding
 from .mxfp4 import Mxfp4, require_rows
+
+Parts = Sequence[NDArray[np.uint8]]
 
 SHIFTS = 511
 """How many differences two scale bytes can have: -255 to 255. Difference d is counted at place d + 255."""
 
 # Bytes compared together: what numpy makes of them stays in the first-level cache.
-_CHUNK_BYTES = 1 << 17
+_CHUNK_BYTES = 1 << 18
 _LONG_ROW = 4096
 
 
@@ -51,6 +55,11 @@ class CompareKernels(Protocol):
             shifts: int64 [511]; at `scale b - scale a + 255` every block that differs is added.
             counts: int64 [3], filled with how many blocks differ, how many of them in their scale alone, and how many
                 zeros have another sign.
+        """
+
+    def same_in_ggml(self, data: NDArray[Any], blocks: NDArray[Any], scales: NDArray[Any]) -> bool:
+        """Whether ggml's blocks, uint8 [N, G, 17], hold the same bytes as `blocks` uint8 [N, G, 16] and `scales`
+        uint8 [N, G], and no scale is NaN. Rows may lie any distance apart.
         """
 
 
@@ -104,6 +113,25 @@ def same_bytes(a: NDArray[Any], b: NDArray[Any]) -> bool:
     first, second = (_words(array, together=together) for array in (a, b))
     step = max(1, _CHUNK_BYTES // (first.shape[1] * first.itemsize))
     return all(np.array_equal(first[at : at + step], second[at : at + step]) for at in range(0, len(first), step))
+
+
+def same_packed(encodings: tuple[Encoding, Encoding], parts_a: Parts, parts_b: Parts) -> bool:
+    """Whether stored rows hold the same MXFP4 blocks in another order of bytes, and no scale is NaN.
+
+    False also where only unpacking can tell: it knows MXFP4's planes beside ggml's blocks.
+
+    Args:
+        encodings: of both sides.
+        parts_a: uint8 [N, row bytes] of each part, in the encoding's order; rows may lie any distance apart.
+        parts_b: the same.
+    """
+    if encodings == (GGML_MXFP4, MXFP4):
+        parts_a, parts_b = parts_b, parts_a
+    elif encodings != (MXFP4, GGML_MXFP4):
+        return False
+    (blocks, scales), (data,) = parts_a, parts_b
+    n_rows, groups = scales.shape
+    return _kernels().same_in_ggml(data.reshape(n_rows, groups, 17), blocks.reshape(n_rows, groups, 16), scales)
 
 
 def _words(array: NDArray[Any], *, together: bool) -> NDArray[Any]:

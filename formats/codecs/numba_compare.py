@@ -13,6 +13,8 @@ from numba import njit, types
 from numpy.typing import NDArray
 
 from .numba_compile import flat, kernel, rows
+from .numba_kernels import GGML_BLOCK
+from .numba_lanes import interleaved
 
 Array = NDArray[Any]
 
@@ -24,6 +26,7 @@ _LOW_BITS = np.uint64(0x7777_7777_7777_7777)
 _SIGNS = np.uint64(0x8888_8888_8888_8888)
 _1 = np.uint64(1)
 _0 = np.uint64(0)
+_NAN_SCALE = 255
 
 
 @kernel(
@@ -151,3 +154,23 @@ def _signed_zeros(a: Any, b: Any) -> int:
         found &= found - _1
         count += 1
     return count
+
+
+def same_in_ggml(data: Array, blocks: Array, scales: Array) -> bool:
+    stored = data.view(GGML_BLOCK)[:, :, 0]
+    return bool(_same_in_ggml(stored["words"], stored["scale"], blocks.view(np.uint64), scales))
+
+
+@kernel(types.boolean(rows(types.uint64, 3), rows(types.uint8, 2), rows(types.uint64, 3), rows(types.uint8, 2)))
+def _same_in_ggml(words: Array, word_scales: Array, blocks: Array, scales: Array) -> bool:
+    for row in range(scales.shape[0]):
+        different, highest = _0, np.uint8(0)
+        for block in range(scales.shape[1]):
+            first, second = interleaved(words[row, block, 0], words[row, block, 1])
+            scale = scales[row, block]
+            different |= (first ^ blocks[row, block, 0]) | (second ^ blocks[row, block, 1])
+            different |= np.uint64(scale ^ word_scales[row, block])
+            highest = max(highest, scale)
+        if different != _0 or highest == _NAN_SCALE:
+            return False
+    return True

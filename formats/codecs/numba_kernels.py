@@ -13,6 +13,7 @@ from numba import njit, types
 from numpy.typing import NDArray
 
 from .numba_compile import flat, kernel, rows
+from .numba_lanes import interleaved, split_half
 
 Array = NDArray[Any]
 
@@ -20,25 +21,19 @@ Array = NDArray[Any]
 _CHUNK_BLOCKS = 128
 _CHUNK_ELEMENTS = 8192
 
-_LOW_32_BITS = np.uint64(0x0000_0000_FFFF_FFFF)
-_SHORTS = np.uint64(0x0000_FFFF_0000_FFFF)
-_BYTES = np.uint64(0x00FF_00FF_00FF_00FF)
-_LOW_NIBBLES = np.uint64(0x0F0F_0F0F_0F0F_0F0F)
-_4, _8, _16, _32 = (np.uint64(shift) for shift in (4, 8, 16, 32))
-
-_GGML_BLOCK = np.dtype([("scale", "u1"), ("words", "<u8", (2,))])
+GGML_BLOCK = np.dtype([("scale", "u1"), ("words", "<u8", (2,))])
 
 
 # --- repacks: interleaved <-> split_half -------------------------------------------------------------------------
 
 
 def repack_to_ggml(blocks: Array, scales: Array, out: Array) -> None:
-    stored = out.view(_GGML_BLOCK)[:, :, 0]
+    stored = out.view(GGML_BLOCK)[:, :, 0]
     _split(blocks.view(np.uint64), scales, stored["words"], stored["scale"])
 
 
 def repack_from_ggml(data: Array, blocks: Array, scales: Array) -> None:
-    stored = data.view(_GGML_BLOCK)[:, :, 0]
+    stored = data.view(GGML_BLOCK)[:, :, 0]
     _interleave(stored["words"], stored["scale"], blocks.view(np.uint64), scales)
 
 
@@ -49,81 +44,20 @@ _REPACK = types.void(
 
 @kernel(_REPACK)
 def _split(words: Array, scales: Array, out_words: Array, out_scales: Array) -> None:
-    buffer = np.empty(2 * _CHUNK_BLOCKS, np.uint64)
     for row in range(words.shape[0]):
-        for begin in range(0, words.shape[1], _CHUNK_BLOCKS):
-            end = min(begin + _CHUNK_BLOCKS, words.shape[1])
-            _load(words[row, begin:end], buffer)
-            _split_words(buffer[: 2 * (end - begin)])
-            _store(buffer, out_words[row, begin:end])
-        _copy(scales[row], out_scales[row])
+        for block in range(words.shape[1]):
+            first, second = split_half(words[row, block, 0], words[row, block, 1])
+            out_words[row, block, 0], out_words[row, block, 1] = first, second
+            out_scales[row, block] = scales[row, block]
 
 
 @kernel(_REPACK)
 def _interleave(words: Array, scales: Array, out_words: Array, out_scales: Array) -> None:
-    buffer = np.empty(2 * _CHUNK_BLOCKS, np.uint64)
     for row in range(words.shape[0]):
-        for begin in range(0, words.shape[1], _CHUNK_BLOCKS):
-            end = min(begin + _CHUNK_BLOCKS, words.shape[1])
-            _load(words[row, begin:end], buffer)
-            _interleave_words(buffer[: 2 * (end - begin)])
-            _store(buffer, out_words[row, begin:end])
-        _copy(scales[row], out_scales[row])
-
-
-@njit(nogil=True)
-def _load(words: Array, buffer: Array) -> None:
-    for block in range(words.shape[0]):
-        buffer[2 * block] = words[block, 0]
-        buffer[2 * block + 1] = words[block, 1]
-
-
-@njit(nogil=True)
-def _store(buffer: Array, words: Array) -> None:
-    for block in range(words.shape[0]):
-        words[block, 0] = buffer[2 * block]
-        words[block, 1] = buffer[2 * block + 1]
-
-
-@njit(nogil=True)
-def _copy(values: Array, out: Array) -> None:
-    for i in range(len(values)):
-        out[i] = values[i]
-
-
-@njit(nogil=True)
-def _split_words(words: Array) -> None:
-    """Elements 0..15 (the first word) to the low nibbles, 16..31 to the high ones."""
-    for block in range(len(words) // 2):
-        low, high = words[2 * block], words[2 * block + 1]
-        words[2 * block] = _spread(low & _LOW_32_BITS) | (_spread(high & _LOW_32_BITS) << _4)
-        words[2 * block + 1] = _spread(low >> _32) | (_spread(high >> _32) << _4)
-
-
-@njit(nogil=True)
-def _interleave_words(words: Array) -> None:
-    """The low nibbles to elements 0..15 (the first word), the high ones to 16..31."""
-    for block in range(len(words) // 2):
-        first, second = words[2 * block], words[2 * block + 1]
-        words[2 * block] = _gather(first) | (_gather(second) << _32)
-        words[2 * block + 1] = _gather(first >> _4) | (_gather(second >> _4) << _32)
-
-
-@njit(nogil=True)
-def _spread(word: Any) -> Any:
-    """Nibble i of the low 32 bits to the low half of byte i."""
-    word = (word | (word << _16)) & _SHORTS
-    word = (word | (word << _8)) & _BYTES
-    return (word | (word << _4)) & _LOW_NIBBLES
-
-
-@njit(nogil=True)
-def _gather(word: Any) -> Any:
-    """The low half of byte i to nibble i of the low 32 bits: the inverse of `_spread`."""
-    word &= _LOW_NIBBLES
-    word = (word | (word >> _4)) & _BYTES
-    word = (word | (word >> _8)) & _SHORTS
-    return (word | (word >> _16)) & _LOW_32_BITS
+        for block in range(words.shape[1]):
+            first, second = interleaved(words[row, block, 0], words[row, block, 1])
+            out_words[row, block, 0], out_words[row, block, 1] = first, second
+            out_scales[row, block] = scales[row, block]
 
 
 # --- MXFP4 <-> floats --------------------------------------------------------------------------------------------
@@ -207,6 +141,13 @@ def _count_missing(codes: Array) -> Any:
 def _pack(codes: Array, packed: Array) -> None:
     for i in range(len(packed)):
         packed[i] = (codes[2 * i] & 15) | (codes[2 * i + 1] << 4)
+
+
+@njit(nogil=True)
+def _store(buffer: Array, words: Array) -> None:
+    for block in range(words.shape[0]):
+        words[block, 0] = buffer[2 * block]
+        words[block, 1] = buffer[2 * block + 1]
 
 
 # --- floats ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .numpy_kernels import repack_from_ggml
+
 Array = NDArray[Any]
 
 # Temporaries of so many elements or blocks stay in the cache.
@@ -50,3 +52,16 @@ def changed_blocks(words: tuple[Array, Array], scales: tuple[Array, Array], shif
         for sign in (0x08, 0x80):
             zeros = ((bytes_a | bytes_b) & (sign - (sign >> 3))) == 0
             counts[2] += int((zeros & (((bytes_a ^ bytes_b) & sign) != 0)).sum())
+
+
+def same_in_ggml(data: Array, blocks: Array, scales: Array) -> bool:
+    step = max(1, _CHUNK_BLOCKS // scales.shape[1])
+    for begin in range(0, len(scales), step):
+        rows = slice(begin, begin + step)
+        if (scales[rows] == 255).any() or not np.array_equal(data[rows, :, 0], scales[rows]):
+            return False
+        found, unused = np.empty(blocks[rows].shape, np.uint8), np.empty(scales[rows].shape, np.uint8)
+        repack_from_ggml(data[rows], found, unused)
+        if not np.array_equal(found, blocks[rows]):
+            return False
+    return True

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from gptoss_convert.formats.codecs import numba_compare, numpy_compare
 from gptoss_convert.formats.codecs.accelerate import NO_NUMBA_VARIABLE
-from gptoss_convert.formats.codecs.compare import changed_blocks, measure, same_bytes
+from gptoss_convert.formats.codecs.compare import changed_blocks, measure, same_bytes, same_packed
+from gptoss_convert.formats.codecs.encoding import GGML_MXFP4, MXFP4, OLLAMA_MXFP4
 from gptoss_convert.formats.codecs.mxfp4 import Mxfp4
 from gptoss_convert.formats.errors import CodecError
 
@@ -69,6 +70,62 @@ def test_zero_and_negative_zero_are_other_bytes() -> None:
 
 def test_arrays_without_elements_are_equal() -> None:
     assert same_bytes(np.empty((0, 4), np.uint8), np.empty((0, 4), np.uint8))
+
+
+# --- blocks in two orders of bytes ---
+
+
+def in_both_orders(codes: Array, scales: Array, step: int) -> tuple[list[Array], list[Array]]:
+    """Planes and ggml's blocks of codes [N, G, 32], by the definitions of both orders; rows `step` apart."""
+    n_rows, groups = scales.shape
+    ggml = np.concatenate([scales[..., None], codes[..., :16] | codes[..., 16:] << 4], axis=-1)
+    planes = codes[..., 0::2] | codes[..., 1::2] << 4
+    return (
+        [spread(planes.reshape(n_rows, groups * 16), step), spread(scales, step)],
+        [spread(ggml.reshape(n_rows, groups * 17), step)],
+    )
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 3), (5000, 2), (3, 90)])
+def test_the_same_blocks_in_another_order_are_seen_as_that(shape: tuple[int, int], step: int) -> None:
+    rng = np.random.default_rng(2)
+    codes, scales = rng.integers(0, 16, (*shape, 32), np.uint8), rng.integers(0, 255, shape, np.uint8)
+    planes, ggml = in_both_orders(codes, scales, step)
+    assert same_packed((MXFP4, GGML_MXFP4), planes, ggml)
+    assert same_packed((GGML_MXFP4, MXFP4), ggml, planes)
+    for place in (0, shape[0] // 2, shape[0] - 1):
+        for part in (planes[0], planes[1], ggml[0]):
+            column, bit = int(rng.integers(part.shape[1])), 1 << int(rng.integers(8))
+            part[place, column] ^= bit
+            assert not same_packed((MXFP4, GGML_MXFP4), planes, ggml)
+            part[place, column] ^= bit
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("element", range(32))
+def test_every_element_has_its_place_in_either_order(element: int) -> None:
+    codes, scales = np.zeros((2, 3, 32), np.uint8), np.full((2, 3), 127, np.uint8)
+    codes[1, 2, element] = 5
+    planes, ggml = in_both_orders(codes, scales, 1)
+    assert same_packed((MXFP4, GGML_MXFP4), planes, ggml)
+    _, other = in_both_orders(np.roll(codes, 1, axis=-1), scales, 1)
+    assert not same_packed((MXFP4, GGML_MXFP4), planes, other)
+
+
+@pytest.mark.usefixtures("either")
+def test_blocks_with_a_scale_that_is_nan_are_left_to_others() -> None:
+    codes, scales = np.zeros((2, 3, 32), np.uint8), np.full((2, 3), 127, np.uint8)
+    scales[1, 1] = 255
+    assert not same_packed((MXFP4, GGML_MXFP4), *in_both_orders(codes, scales, 1))
+
+
+@pytest.mark.parametrize("encodings", [(MXFP4, MXFP4), (MXFP4, OLLAMA_MXFP4), (GGML_MXFP4, GGML_MXFP4)])
+def test_orders_that_cannot_be_compared_so_are_left_to_others(encodings: Any) -> None:
+    codes, scales = np.zeros((2, 3, 32), np.uint8), np.full((2, 3), 127, np.uint8)
+    planes, ggml = in_both_orders(codes, scales, 1)
+    assert not same_packed(encodings, planes, ggml)
 
 
 # --- values ---

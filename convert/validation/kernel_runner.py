@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,7 @@ from ...formats.codecs.encoding import BF16, F16, F32, METAL_MXFP4
 from ...formats.codecs.metal_values import SCALE_SHIFT
 from ...formats.codecs.mxfp4 import Mxfp4
 from ...formats.codecs.slab import Scratch, encoding_of, planes
+from ...formats.errors import UsageError
 from ...formats.files import DataFile, open_data_file
 from ...kernels.moe import MoeStages as KernelStages
 from ...kernels.moe import matmul, moe
@@ -40,6 +42,9 @@ class KernelRunner:
     What the kernels read as it is stored: MXFP4 in planes and in ggml's blocks, floats in any orientation, ggml's
     block types. Metal's scales are shifted back, its heads, Ollama's old blocks and MLX's affine ones turned, on the
     way there.
+
+    Raises:
+        UsageError: at its end, for whatever Triton or the driver failed with.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dot: str = "f32") -> None:
@@ -169,6 +174,23 @@ class KernelRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        if error is not None and _is_of_device(error):
+            raise UsageError(
+                f"the kernels do not run on this device with {_versions()}",
+                found=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
+                remedy="Use --device cpu; `gptoss-convert doctor` says with which versions the kernels were tested.",
+            ) from error
+
+
+def _is_of_device(error: BaseException) -> bool:
+    """Whether Triton, its interpreter or the driver failed, and not the checkpoint or the user."""
+    if type(error).__module__.partition(".")[0] == "triton":
+        return True
+    return isinstance(error, RuntimeError) and any(name in str(error) for name in ("Triton Error", "CUDA", "HIP"))
+
+
+def _versions() -> str:
+    return ", ".join(f"{name} {version(name)}" for name in ("triton", "torch", "numpy"))
 
 
 def _shape(stored: StoredTensor) -> tuple[int, int, int]:

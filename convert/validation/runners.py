@@ -155,5 +155,6 @@ def _failure(chosen: Chosen) -> str | None:
         with demo_checkpoint() as checkpoint:
             failures = kernel_failures(checkpoint, chosen)
     except Exception as error:  # A driver or a compiler may fail in any way.
-        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        cause = error.__cause__ or error
+        return f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
     return failures[0] if failures else None

@@ -86,6 +86,13 @@ def test_version_is_the_packages() -> None:
     assert command("--version").out == f"gptoss-convert {__version__}\n"
 
 
+def test_the_package_run_as_a_module_is_the_command() -> None:
+    run = [sys.executable, "-m", "gptoss_convert", "inspect", "nowhere"]
+    outcome = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith("error: nowhere: ")
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -12,9 +12,11 @@ import torch
 from checkpoints import copy_of, edit_json
 from command_line import command, refused
 
+from gptoss_convert.convert.checkpoint import open_checkpoint
 from gptoss_convert.convert.validation import runners
 from gptoss_convert.convert.validation.measures import LAYER_STAGES, LIMITS, STAGES
 from gptoss_convert.formats.codecs.encoding import BF16, F16, F32, GGML_MXFP4, METAL_MXFP4, MXFP4, QUANTIZED
+from gptoss_convert.formats.errors import UsageError
 from gptoss_convert.kernels.device import Device, path_for
 
 
@@ -170,6 +172,46 @@ def test_the_interpreter_is_refused_where_triton_runs_without_it(monkeypatch: py
     monkeypatch.setitem(__import__("sys").modules, "triton", object())
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     refused(command("validate", tiny, "--device", "interpret"), "in a process of its own", code=2)
+
+
+def interpreter_error() -> Exception:
+    from triton.runtime.errors import InterpreterError
+
+    return InterpreterError("TypeError('only 0-dimensional arrays can be converted')")
+
+
+def out_of_resources() -> Exception:
+    from triton.runtime.errors import OutOfResources
+
+    return OutOfResources(245_760, 101_376, "shared memory")
+
+
+def driver_error() -> Exception:
+    return RuntimeError("Triton Error [CUDA]: device kernel image is invalid")
+
+
+def cuda_error() -> Exception:
+    return RuntimeError("CUDA error: no kernel image is available\nand so on")
+
+
+@pytest.mark.parametrize("make", [interpreter_error, out_of_resources, driver_error, cuda_error])
+def test_a_device_that_the_kernels_do_not_run_on_is_named_with_its_versions(tiny: Path, make: Any) -> None:
+    failure = make()
+    first = re.escape(str(failure).partition("\n")[0].rstrip("."))
+    message = rf"do not run on this device with triton [\d.]+, torch \S+, numpy [\d.]+; found \w+: {first}.*"
+    with pytest.raises(UsageError, match=message + r"\. Use --device cpu"), kernel_runner(tiny):
+        raise failure
+
+
+def test_other_failures_are_not_called_the_devices(tiny: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"^shapes do not fit$"), kernel_runner(tiny):
+        raise RuntimeError("shapes do not fit")
+
+
+def kernel_runner(path: Path) -> Any:
+    from gptoss_convert.convert.validation.kernel_runner import KernelRunner
+
+    return KernelRunner(open_checkpoint(path), torch.device("cpu"))
 
 
 ALL = (MXFP4, METAL_MXFP4, GGML_MXFP4, BF16, F16, F32, *QUANTIZED.values())

@@ -89,7 +89,8 @@ def test_version_is_the_packages() -> None:
 def test_the_package_run_as_a_module_is_the_command() -> None:
     run = [sys.executable, "-m", "gptoss_convert", "inspect", "nowhere"]
     outcome = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert outcome.returncode == 2
+    same = command("inspect", "nowhere")
+    assert (outcome.returncode, outcome.stderr) == (same.code, same.err)
     assert outcome.stderr.startswith("error: nowhere: ")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 from ..formats.codecs.encoding import BF16, F16, F32, GGML_MXFP4, MXFP4, OLLAMA_MXFP4, QUANTIZED, Encoding, mlx_affine
@@ -18,9 +19,12 @@ _FLOATS: dict[str, Encoding] = {"F32": F32, "F16": F16, "BF16": BF16}
 # A container's word for its elements -> the encoding of a tensor that is one array.
 _SINGLE: dict[str, Encoding] = {**_FLOATS, "MXFP4": GGML_MXFP4, OLLAMA_MXFP4.name: OLLAMA_MXFP4, **QUANTIZED}
 
+_MOST_EXPERTS = 4096
+
 RELOAD = "Download the checkpoint again, or compare it with the official one."
 
 Arrays = Mapping[str, StoredArray]
+Spellings = tuple[Table, Variants]
 Relabel = Callable[[CanonicalTensor, Encoding], Encoding]
 
 
@@ -31,6 +35,7 @@ def bind(
     where: Path,
     variants: Variants | None = None,
     relabel: Relabel = lambda _tensor, encoding: encoding,
+    elsewhere: Spellings | None = None,
 ) -> dict[str, StoredTensor]:
     """Every canonical tensor of the model, as `arrays` hold it, in the inventory's order.
 
@@ -41,6 +46,7 @@ def bind(
         where: named in errors.
         variants: where else it may be stored; it must be in one place.
         relabel: the encoding of a tensor whose container means something else by a common dtype.
+        elsewhere: where the same container's other dialect stores it; what is found there, too, is there twice.
 
     Raises:
         CheckpointError: a tensor is missing, there twice, of the wrong shape or dtype, half a pair, or nobody's.
@@ -48,8 +54,46 @@ def bind(
     chosen = _chosen(list(alternatives(table, variants or {}, config)), arrays)
     bound = {place.tensor.name: _bind_one(place, arrays, where, relabel) for place in chosen}
     used = {array.name for stored in bound.values() for span in stored.spans for array in span.arrays}
-    _refuse_strangers([name for name in arrays if name not in used], arrays)
+    strangers = {name: array for name, array in arrays.items() if name not in used}
+    if strangers:
+        spellings = [(table, variants or {}), *([elsewhere] if elsewhere else [])]
+        again = next(_again(strangers, spellings, config), None)
+        if again is None:
+            raise _stranger(list(strangers.values()))
+        array, tensor = again
+        raise _twice(array, bound[tensor.name].spans[0].array.name)
     return bound
+
+
+def _again(
+    strangers: Arrays, spellings: Sequence[Spellings], config: GptOssConfig
+) -> Iterator[tuple[StoredArray, CanonicalTensor]]:
+    """Those of the arrays that are where one of the spellings stores a tensor, with that tensor."""
+    for table, variants in spellings:
+        for place in chain.from_iterable(alternatives(table, variants, config)):
+            # The config may claim any number of experts.
+            names = islice(place.array_names("blocks" if place.is_packed else "data"), _MOST_EXPERTS)
+            yield from ((strangers[name], place.tensor) for name in names if name in strangers)
+
+
+def _twice(array: StoredArray, other: str) -> CheckpointError:
+    return CheckpointError(
+        f"the tensor is stored twice, also as {other!r}",
+        file=array.file,
+        tensor=array.name,
+        expected="one of them",
+        remedy="Remove the one that is out of date, or convert the model again from its original weights.",
+    )
+
+
+def _stranger(arrays: Sequence[StoredArray]) -> CheckpointError:
+    others = f" (and {len(arrays) - 1} more like it)" if arrays[1:] else ""
+    return CheckpointError(
+        f"the tensor belongs to no part of gpt-oss{others}",
+        file=arrays[0].file,
+        tensor=arrays[0].name,
+        remedy="Nothing may be lost silently: remove it from the checkpoint if it is meant to be left out.",
+    )
 
 
 def _chosen(tensors: Sequence[Sequence[Place]], arrays: Arrays) -> list[Place]:
@@ -71,16 +115,10 @@ def _found(choices: Sequence[Place], arrays: Arrays) -> int | None:
     """Which of the places the tensor is stored in, if it is in any."""
     named = [(at, array) for at, place in enumerate(choices) if (array := _first_array(place, arrays)) is not None]
     # transformers 5 writes floats under the names of packed blocks.
-    fitting = [(at, array) for at, array in named if choices[at].is_packed != (array.dtype in _FLOATS)]
+    fitting = [(at, array) for at, array in named if choices[at].is_packed != (array.dtype in _SINGLE)]
     if len(fitting) > 1:
         (_, array), (_, other) = fitting[:2]
-        raise CheckpointError(
-            f"the tensor is stored twice, also as {other.name!r}",
-            file=array.file,
-            tensor=array.name,
-            expected="one of them",
-            remedy="Remove the one that is out of date.",
-        )
+        raise _twice(array, other.name)
     return next((at for at, _ in fitting or named), None)
 
 
@@ -182,18 +220,6 @@ def _refuse_half_a_pair(place: Place, arrays: Arrays, where: Path) -> None:
             remedy=RELOAD,
         )
     raise CheckpointError("the tensor is missing", file=where, tensor=missing, remedy=RELOAD)
-
-
-def _refuse_strangers(names: list[str], arrays: Arrays) -> None:
-    if not names:
-        return
-    others = f" (and {len(names) - 1} more like it)" if names[1:] else ""
-    raise CheckpointError(
-        f"the tensor belongs to no part of gpt-oss{others}",
-        file=arrays[names[0]].file,
-        tensor=names[0],
-        remedy="Nothing may be lost silently: remove it from the checkpoint if it is meant to be left out.",
-    )
 
 
 def _missing(name: str, shape: tuple[int, ...] | None, where: Path) -> CheckpointError:

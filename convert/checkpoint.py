@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..formats.errors import CheckpointError
 from ..model.config import GptOssConfig
+from .mistaken import not_a_checkpoint
 from .reading import FileReader, SlabReader
 from .stored import StoredArray, StoredTensor, account
 from .tokenizers import DirectoryTokenizer, TokenizerSource
@@ -79,7 +80,7 @@ def open_checkpoint(path: str | Path, tokenizer: Path | None = None, *, pad_voca
         return _open(path, tokenizer, pad_vocab)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise _not_a_checkpoint(path, "a directory or a file", error.strerror) from None
+            raise not_a_checkpoint(path, "a directory or a file", error.strerror) from None
         raise CheckpointError(
             f"it cannot be read: {error.strerror or error}",
             file=error.filename or path,
@@ -96,7 +97,7 @@ def _open(path: Path, tokenizer: Path | None, pad_vocab: bool) -> Checkpoint:
             return open_original(path, tokenizer)
         if recognises_hf(path):
             return open_hf(path, tokenizer)
-        raise _not_a_checkpoint(path, "a directory with config.json and *.safetensors")
+        raise not_a_checkpoint(path, "a directory with config.json and *.safetensors")
     if path.is_file():
         from .sources.gguf import open_gguf, recognises_gguf
         from .sources.metal import open_metal, recognises_metal
@@ -105,15 +106,5 @@ def _open(path: Path, tokenizer: Path | None, pad_vocab: bool) -> Checkpoint:
             return open_gguf(path, tokenizer)
         if recognises_metal(path):
             return open_metal(path, tokenizer, pad_vocab=pad_vocab)
-        raise _not_a_checkpoint(path, "a directory, a GGUF file, or a Metal model file")
-    raise _not_a_checkpoint(path, "a directory or a file", "nothing")
-
-
-def _not_a_checkpoint(path: Path, expected: str, found: str | None = None) -> CheckpointError:
-    return CheckpointError(
-        "this is not a gpt-oss checkpoint",
-        file=path,
-        expected=expected,
-        found=found,
-        remedy="Give the directory that holds config.json and model.safetensors.index.json.",
-    )
+        raise not_a_checkpoint(path, "a directory, a GGUF file, or a Metal model file")
+    raise not_a_checkpoint(path, "a directory or a file", "nothing")

@@ -16,12 +16,13 @@ from .manifest import Manifest
 from .plan import Plan
 from .progress import Progress
 from .quantize import Quantizer
-from .staging import Staging, refuse_existing
+from .staging import Staging, refuse_existing, require_parent
 from .transfer import SlabMover
 from .verify import refuse_unproven, verify
 from .workers import run_slabs
 
 _NO_ACCESS = "Choose a directory that you may write to."
+_DISK = "Check the disk, and run the same command again."
 _REMEDIES = {
     errno.ENOSPC: "Free some space or write to another disk.",
     errno.EFBIG: "This disk or account does not allow files so large; use --split-max-size.",
@@ -57,6 +58,20 @@ def run(plan: Plan, progress: Progress | None = None, *, prove: bool = True, for
                 refuse_unproven(manifest)
             staging.commit()
     return replace(manifest, files=tuple(plan.paths))
+
+
+def refuse_output(plan: Plan, *, force: bool, makes_directory: bool = False) -> None:
+    """Raises OutputError if the outputs have no place to be: so much is known before the first byte is read.
+
+    Args:
+        plan: what is to be done.
+        force: replace outputs that exist.
+        makes_directory: the directory that they lie in is made when it is missing.
+    """
+    with _os_errors(plan, Staging(plan)):
+        refuse_existing(plan, force=force)
+        if not makes_directory:
+            require_parent(plan)
 
 
 def _write(plan: Plan, staging: Staging, progress: Progress, *, digest: bool) -> Manifest:
@@ -123,5 +138,5 @@ def _os_errors(plan: Plan, staging: Staging) -> Iterator[None]:
         raise OutputError(
             f"the file cannot be {'read' if reading else 'written'}: {error.strerror or error}",
             file=error.filename if reading else finals.get(str(error.filename), plan.paths[0]),
-            remedy="Check the file's permissions." if reading else _REMEDIES.get(error.errno or 0),
+            remedy="Check the file's permissions." if reading else _REMEDIES.get(error.errno or 0, _DISK),
         ) from error

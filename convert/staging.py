@@ -39,11 +39,29 @@ def refuse_existing(plan: Plan, *, force: bool) -> None:
             raise OutputError("the output exists already", file=path, remedy="Use --force to replace it.")
 
 
+def require_parent(plan: Plan) -> None:
+    """Raises OutputError if the directory that the output is to lie in is not there."""
+    root = _root(plan)
+    if not root.parent.is_dir():
+        raise OutputError(
+            "the output's directory does not exist",
+            file=root,
+            expected=f"the directory {root.parent}",
+            remedy="Create it first.",
+        )
+
+
+def _root(plan: Plan) -> Path:
+    """The directory that appears as a whole, or the first file."""
+    return (plan.layout.atomic_directory or plan.paths[0]).absolute()
+
+
 def _belongs_to(path: Path, plan: Plan) -> bool:
     """True if `path` is a file that the source needs: its weights, or what lies beside them and is no other output."""
     if not path.exists():
         return False
-    if any(path.samefile(source) for source in plan.source.files):
+    # What stands in for files of the Hub may be gone.
+    if any(source.exists() and path.samefile(source) for source in plan.source.files):
         return True
     directory = plan.source.tokenizer_directory
     beside = directory is not None and path.resolve().parent == directory.resolve()
@@ -72,7 +90,7 @@ class Staging:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._directory = plan.layout.atomic_directory
-        self._root = (self._directory or plan.paths[0]).absolute()
+        self._root = _root(plan)
 
     def path(self, final: Path) -> Path:
         """Where the file that will be `final` is written."""
@@ -86,13 +104,7 @@ class Staging:
         unfinished = partial(self._root)
         lock_path = unfinished.with_name(unfinished.name + ".lock")
         try:
-            if not self._root.parent.is_dir():
-                raise OutputError(
-                    "the output's directory does not exist",
-                    file=self._root,
-                    expected=f"the directory {self._root.parent}",
-                    remedy="Create it first.",
-                )
+            require_parent(self._plan)
             with FileLock(lock_path, timeout=0), _removed(lock_path):
                 self._refuse_foreign(unfinished)
                 try:
@@ -104,6 +116,13 @@ class Staging:
                 finally:
                     self.discard()
         except Timeout:
+            if not lock_path.exists():
+                raise OutputError(
+                    "the file cannot be written",
+                    file=self._root,
+                    expected=f"a directory that takes files; {self._root.parent} takes none",
+                    remedy="Choose a directory that you may write to.",
+                ) from None
             raise OutputError(
                 "another run is writing it",
                 file=self._root,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..formats.codecs.encoding import Encoding
-from ..formats.errors import VerificationError
+from ..formats.errors import REPORT, VerificationError
 from ..model.inventory import CanonicalTensor
 
 
@@ -110,7 +110,7 @@ def account(arrays: Iterable[StoredArray], tensors: Iterable[StoredTensor]) -> i
         n_bytes += array.n_bytes
     if claims:
         file, name = next(iter(claims))
-        raise VerificationError("a tensor is used that the file does not hold", file=file, tensor=name)
+        raise VerificationError("a tensor is used that the file does not hold", file=file, tensor=name, remedy=REPORT)
     return n_bytes
 
 
@@ -123,7 +123,9 @@ def _check_claims(array: StoredArray, claims: list[tuple[RowSpan, int]]) -> None
         last = span.first + (stored_rows - 1) * span.step
         fits = last < span.pitch and n_matrices * span.pitch - span.padding <= len(uses)
         if span.row_bytes != row_bytes or not fits:
-            raise VerificationError("rows are used that the tensor does not have", file=array.file, tensor=array.name)
+            raise VerificationError(
+                "rows are used that the tensor does not have", file=array.file, tensor=array.name, remedy=REPORT
+            )
         for matrix in range(n_matrices):
             start = matrix * span.pitch
             uses[start + span.first : start + last + 1 : span.step] += 1
@@ -135,5 +137,5 @@ def _check_claims(array: StoredArray, claims: list[tuple[RowSpan, int]]) -> None
             tensor=array.name,
             expected=f"each of {len(uses)} rows once",
             found=f"row {wrong[0]} used {uses[wrong[0]]} times" if len(wrong) else "bytes left over",
-            remedy="This is a bug of gptoss-convert: please report it.",
+            remedy=REPORT,
         )

@@ -5,7 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+REPORT = "This is a bug of gptoss-convert: please report it."
+"""The remedy of an error that no file and no request can cause."""
+
+DAMAGED_TENSOR = "The stored tensor is damaged: download the file again."
 
 
 class GptOssConvertError(Exception):
@@ -68,6 +75,25 @@ class GptOssConvertError(Exception):
             if value is not None:
                 fields[name] = value
         return fields
+
+
+@contextmanager
+def remedied(remedy: str) -> Iterator[None]:
+    """Inside, an error that has no remedy gets this one."""
+    try:
+        yield
+    except GptOssConvertError as error:
+        if error.remedy is not None:
+            raise
+        raise type(error)(
+            error.problem,
+            file=error.file,
+            tensor=error.tensor,
+            key=error.key,
+            expected=error.expected,
+            found=error.found,
+            remedy=remedy,
+        ) from error
 
 
 class FormatError(GptOssConvertError):

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from itertools import pairwise
 
-from ..formats.errors import UsageError
+from ..formats.errors import REPORT, UsageError
 from .harmony import CHAT_TEMPLATE, N_SPECIAL_TOKENS, special_tokens
 from .tokenizer import harmony_tokenizer
 from .tokenizer_json import byte_alphabet
@@ -59,6 +59,7 @@ def demo_tokenizer_files(n_text: int, vocab_size: int) -> dict[str, bytes]:
             "the tokenizer's sizes do not fit together",
             expected=f"256 <= text tokens <= vocabulary - {N_SPECIAL_TOKENS}",
             found=f"{n_text} text tokens, vocabulary {vocab_size}",
+            remedy=REPORT,
         )
     tokens, merges = byte_level_vocabulary(n_text)
     tokenizer = harmony_tokenizer(
@@ -138,5 +139,8 @@ def _enumerated(
             if missing == 0:
                 return tokens, merges
     raise UsageError(
-        "more text tokens than this vocabulary can hold", expected=f"at most {len(tokens)}", found=n_tokens
+        "more text tokens than this vocabulary can hold",
+        expected=f"at most {len(tokens)}",
+        found=n_tokens,
+        remedy=REPORT,
     )

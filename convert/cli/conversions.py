@@ -11,7 +11,7 @@ import typer
 
 from . import options as opt
 from .output import print_json, print_lines, print_table, progress_bar
-from .sources import opened_source
+from .sources import is_remote, opened_source
 
 if TYPE_CHECKING:
     from ..plan import Plan, Target
@@ -40,7 +40,17 @@ def to_gguf(
 
     split = None if split_max_size is None else parse_size(split_max_size)
     target = GgufTarget(out, dense.value, experts.value, split, dialect.value)
-    planned = plan_of(source, target, tokenizer, pad_vocab, scale_rule, like, dry_run=dry_run, silent=as_json or quiet)
+    planned = plan_of(
+        source,
+        target,
+        tokenizer,
+        pad_vocab,
+        scale_rule,
+        like,
+        dry_run=dry_run,
+        force=force,
+        silent=as_json or quiet,
+    )
     carry_out(planned, dry_run=dry_run, prove=not no_verify, force=force, as_json=as_json, quiet=quiet)
 
 
@@ -124,7 +134,15 @@ def to_metal(
     from ..targets.metal import MetalTarget
 
     planned = plan_of(
-        source, MetalTarget(out), tokenizer, False, scale_rule, like, dry_run=dry_run, silent=as_json or quiet
+        source,
+        MetalTarget(out),
+        tokenizer,
+        False,
+        scale_rule,
+        like,
+        dry_run=dry_run,
+        force=force,
+        silent=as_json or quiet,
     )
     carry_out(planned, dry_run=dry_run, prove=not no_verify, force=force, as_json=as_json, quiet=quiet)
 
@@ -135,9 +153,9 @@ def make_demo(
         opt.PresetName, typer.Option(help="Shapes: a toy, or the true ones (13.8 and 65 GB).")
     ] = opt.PresetName.tiny,
     layers: Annotated[
-        int | None, typer.Option(help="Number of layers, if not the preset's.", show_default=False)
+        int | None, typer.Option(metavar="N", help="Number of layers, if not the preset's.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Another seed, other weights.")] = 0,
     layout: opt.Layout = opt.LayoutName.hf,
     sparse: Annotated[
         bool, typer.Option("--sparse", help="Make every weight zero: files that take no room on the disk.")
@@ -162,18 +180,29 @@ def plan_of(
     like: str | None = None,
     *,
     dry_run: bool,
+    force: bool = False,
     silent: bool,
 ) -> Plan:
-    """The plan of a conversion. For a dry run nothing but headers comes from the Hub."""
+    """The plan of a conversion. For a dry run nothing but headers comes from the Hub.
+
+    What cannot be converted, or has no place to be written, is refused before a download of gigabytes.
+    """
     from ...formats.codecs.mxfp4_scales import ScaleRule
     from ..hub.need import Need
     from ..plan import Quantizing, plan
+    from ..run import refuse_output
 
-    need = Need.PLAN if dry_run else Need.WEIGHTS
-    with ExitStack() as stack:
-        found = stack.enter_context(opened_source(source, need, tokenizer, pad_vocab=pad_vocab, silent=silent))
-        base = stack.enter_context(opened_source(like, need, silent=silent)).checkpoint if like else None
-        return plan(found.checkpoint, target, Quantizing(ScaleRule(scale_rule.value), base))
+    def planned(need: Need) -> Plan:
+        with ExitStack() as stack:
+            found = stack.enter_context(opened_source(source, need, tokenizer, pad_vocab=pad_vocab, silent=silent))
+            base = stack.enter_context(opened_source(like, need, silent=silent)).checkpoint if like else None
+            return plan(found.checkpoint, target, Quantizing(ScaleRule(scale_rule.value), base))
+
+    if dry_run:
+        return planned(Need.PLAN)
+    if is_remote(source) or (like is not None and is_remote(like)):
+        refuse_output(planned(Need.PLAN), force=force)
+    return planned(Need.WEIGHTS)
 
 
 def carry_out(planned: Plan, *, dry_run: bool, prove: bool, force: bool, as_json: bool, quiet: bool) -> None:
@@ -181,9 +210,11 @@ def carry_out(planned: Plan, *, dry_run: bool, prove: bool, force: bool, as_json
     from .. import render
     from ..changes import change_lines, describe_changes
     from ..report import describe_plan, describe_run
-    from ..run import run
+    from ..run import refuse_output, run
 
     silent = as_json or quiet
+    if not dry_run:
+        refuse_output(planned, force=force)
     report = describe_plan(planned)
     if dry_run:
         if as_json:

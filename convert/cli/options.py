@@ -151,19 +151,23 @@ ShardPlan = Annotated[
     str, typer.Option(metavar="official|SIZE", help="The official shards, or files of at most SIZE of tensors.")
 ]
 
-ToValidate = Annotated[str | None, typer.Argument(metavar="PATH", help="The checkpoint to run.", show_default=False)]
+ToValidate = Annotated[
+    str | None, typer.Argument(metavar="PATH", help=f"The checkpoint to run: a path, or {_HUB}.", show_default=False)
+]
 Other = Annotated[str | None, typer.Argument(metavar="OTHER", help="Another, to compare with it.", show_default=False)]
 Layers = Annotated[str, typer.Option(metavar="all|0,1,…", help="Which layers to measure.")]
 Tokens = Annotated[
     int | None,
-    typer.Option(min=1, help="How many tokens; twice the sliding window if not given.", show_default=False),
+    typer.Option(
+        min=1, metavar="N", help="How many tokens; twice the sliding window if not given.", show_default=False
+    ),
 ]
 Device = Annotated[DeviceName, typer.Option(help="Where layers run; auto takes a GPU whose kernels pass their test.")]
 SelfTest = Annotated[
     bool, typer.Option("--self-test", help="Prove on a small model that errors are seen on this machine.")
 ]
 
-FirstModel = Annotated[str, typer.Argument(metavar="A", help="What is right.", show_default=False)]
+FirstModel = Annotated[str, typer.Argument(metavar="A", help=f"What is right: a path, or {_HUB}.", show_default=False)]
 SecondModel = Annotated[str, typer.Argument(metavar="B", help="What is compared with it.", show_default=False)]
 Depth = Annotated[
     DepthName, typer.Option(help="Compare weights, what each layer computes, or what the models predict.")
@@ -172,7 +176,7 @@ Prompts = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Texts to run, instead of our own.", show_default=False)
 ]
 PromptTokens = Annotated[
-    int | None, typer.Option("--tokens", min=2, help="Most tokens of each prompt.", show_default=False)
+    int | None, typer.Option("--tokens", min=2, metavar="N", help="Most tokens of each prompt.", show_default=False)
 ]
 Html = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write the report as one page, too.", show_default=False)

@@ -42,6 +42,7 @@ def prepare(
     """
     from ..prepare import report
     from ..prepare.choose import choose
+    from ..prepare.command import refuse_output
 
     silent = as_json or quiet
     choice = choose(purpose.value, device)
@@ -51,6 +52,8 @@ def prepare(
 
     # The verdict comes before a download of gigabytes.
     preparation, is_remote = prepared(weights=False)
+    if not dry_run:
+        refuse_output(preparation, force=force)
     if not silent:
         print_lines(report.preparation_lines(preparation))
     if dry_run:

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from ..hub.source import Opened
 
 
+def is_remote(text: str) -> bool:
+    """Whether `text` names a repository of the Hub. Asks nobody."""
+    from ..hub.ids import HubId, parse_source
+
+    return isinstance(parse_source(text), HubId)
+
+
 @overload
 def path_of(text: str, *, tokenizer: bool = False, silent: bool) -> Path: ...
 @overload

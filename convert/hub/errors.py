@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from ...formats.errors import GptOssConvertError
 from .ids import HubId
+from .near import did_you_mean, near_names, near_paths, near_repositories
 
 # The base of all that huggingface_hub's HTTP library raises; which library it is depends on its version.
 HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 REQUEST_ERRORS = (HTTP_ERROR, OfflineModeIsEnabled)
 
-WELL_KNOWN = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
 _LOG_IN = "run `hf auth login` or set HF_TOKEN"
-_SHOWN = 3
 
 
 class HubError(GptOssConvertError):
@@ -44,7 +42,7 @@ def explained(
     if isinstance(error, OfflineModeIsEnabled):
         return offline(wanted)
     if not isinstance(error, HfHubHTTPError):
-        return _unreachable(error, endpoint, tries)
+        return _unreachable(error, wanted, endpoint, tries)
     code = error.response.headers.get("X-Error-Code")
     said = error.response.headers.get("X-Error-Message") or error.response.reason_phrase
     status = error.response.status_code
@@ -88,7 +86,7 @@ def offline(wanted: HubId, found: str | None = None) -> HubError:
         "it is not in the cache, and HF_HUB_OFFLINE forbids to download it",
         file=str(wanted),
         found=found,
-        remedy="Unset HF_HUB_OFFLINE and run the same command again, or give a path.",
+        remedy=f"{_near_here(wanted)}Unset HF_HUB_OFFLINE and run the same command again, or give a path.",
     )
 
 
@@ -99,7 +97,8 @@ def no_revision(wanted: HubId, known: Iterable[str]) -> HubError:
         file=wanted.repository,
         expected="a branch, a tag or a full commit hash",
         found=wanted.revision,
-        remedy=_suggestion(wanted.revision, known) or f"Leave @{wanted.revision} away to take the branch main.",
+        remedy=did_you_mean(near_names(wanted.revision, known))
+        + f"Leave @{wanted.revision} away to take the branch main.",
     )
 
 
@@ -107,10 +106,9 @@ def no_such_path(wanted: HubId, names: Iterable[str]) -> HubError:
     """The error for a folder or file that the repository has not; `names` are the files that it has."""
     names = list(names)
     folders = {name.rpartition("/")[0] for name in names} - {""}
-    remedy = _suggestion(wanted.path, [*names, *sorted(folders)])
-    if remedy is None:
-        folders_there = ", ".join(sorted(folders)) or "none"
-        remedy = f"Give {wanted.at('')} for the weights at its root; folders are: {folders_there}."
+    near = did_you_mean(str(wanted.at(name)) for name in near_names(wanted.path, [*names, *sorted(folders)]))
+    folders_there = ", ".join(sorted(folders)) or "none"
+    remedy = f"{near}Give {wanted.at('')} for the weights at its root; folders are: {folders_there}."
     return HubError("the repository has no such folder or file", file=str(wanted), found=wanted.path, remedy=remedy)
 
 
@@ -124,22 +122,22 @@ def _gated(wanted: HubId, page: str, has_token: bool) -> HubError:
 
 
 def _no_repository(wanted: HubId) -> HubError:
-    near = _suggestion(wanted.repository, WELL_KNOWN, "Did you mean {}?")
-    remedy = f"Check the spelling. If the repository is private, {_LOG_IN}."
+    near = did_you_mean([*near_paths(_as_path(wanted)), *near_repositories(wanted.repository)])
     return HubError(
         "there is no such path here, and the Hub has no such repository, or it is private",
         file=str(wanted),
         expected="a path that exists, or org/name[@revision]",
-        remedy=remedy if near is None else f"{near} {remedy}",
+        remedy=f"{near}Check the spelling. If the repository is private, {_LOG_IN}.",
     )
 
 
-def _unreachable(error: Exception, endpoint: str, tries: int) -> HubUnreachableError:
+def _unreachable(error: Exception, wanted: HubId, endpoint: str, tries: int) -> HubUnreachableError:
+    remedy = "Check the network, the proxy (HTTPS_PROXY) and HF_ENDPOINT; run the same command again to go on."
     return HubUnreachableError(
         f"the Hub cannot be reached (tried {_times(tries)})",
         file=endpoint,
         found=f"{type(error).__name__}: {error}".rstrip(": "),
-        remedy="Check the network, the proxy (HTTPS_PROXY) and HF_ENDPOINT; run the same command again to go on.",
+        remedy=_near_here(wanted) + remedy,
     )
 
 
@@ -147,6 +145,10 @@ def _times(number: int) -> str:
     return "once" if number == 1 else f"{number} times"
 
 
-def _suggestion(name: str, known: Iterable[str], phrase: str = "There is {}.") -> str | None:
-    near = difflib.get_close_matches(name, list(known), n=_SHOWN)
-    return phrase.format(" or ".join(near)) if near else None
+def _near_here(wanted: HubId) -> str:
+    """What is said if a path was meant and misspelt."""
+    return did_you_mean(near_paths(_as_path(wanted)))
+
+
+def _as_path(wanted: HubId) -> str:
+    return str(HubId(wanted.repository, wanted.path))

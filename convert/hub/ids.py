@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from ...formats.errors import CheckpointError, UsageError
+from ...formats.errors import CheckpointError, GptOssConvertError, TokenizerError, UsageError
+from .near import did_you_mean, near_paths, near_repositories
 
 PREFIX = "hf://"
 DEFAULT_REVISION = "main"
+
+TOKENIZER_FILE = "tokenizer.json"
 
 _NAME = re.compile(r"\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _REVISION = re.compile(r"[^\s\\:?*\[~^@{]{1,250}")
@@ -40,11 +43,16 @@ class HubId:
         return HubId(self.repository, path, self.revision)
 
 
-def parse_source(text: str) -> Path | HubId:
+def parse_source(text: str, *, tokenizer: bool = False) -> Path | HubId:
     """The path if there is one, else the id that `text` spells. Asks nobody.
+
+    Args:
+        text: what was given.
+        tokenizer: it is to name a tokenizer, not a model.
 
     Raises:
         CheckpointError: there is no such path, and `text` is no id.
+        TokenizerError: the same of a tokenizer, or the path is no directory.
         UsageError: it begins with hf:// and is no id, or it is the address of a page.
     """
     if text.startswith(PREFIX):
@@ -59,18 +67,14 @@ def parse_source(text: str) -> Path | HubId:
         return found
     path = Path(text)
     if _exists(path):
+        if tokenizer and not path.is_dir():
+            raise _no_directory(path)
         return path
     if text.startswith(("https://", "http://")):
         raise _address_refusal(text)
     found = parse_id(text)
     if found is None:
-        raise CheckpointError(
-            "this is not a gpt-oss checkpoint",
-            file=text,
-            expected="a directory or a file that exists, or a repository of the Hub as org/name[@revision]",
-            found="neither",
-            remedy="Give the directory that holds config.json and the weights, or an id such as openai/gpt-oss-20b.",
-        )
+        raise _neither(text, tokenizer=tokenizer)
     return found
 
 
@@ -106,6 +110,35 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # too long for a name; a NUL in it
         return False
+
+
+def _neither(text: str, *, tokenizer: bool) -> GptOssConvertError:
+    """The error for what is no path that exists and no id."""
+    kind, problem = CheckpointError, "this is not a gpt-oss checkpoint"
+    expected, holds = "a directory or a file that exists", "config.json and the weights"
+    if tokenizer:
+        kind, problem = TokenizerError, "there is no such tokenizer"
+        expected, holds = f"a directory with {TOKENIZER_FILE}", TOKENIZER_FILE
+    near = did_you_mean([*near_paths(text), *near_repositories(text)])
+    return kind(
+        problem,
+        file=text,
+        expected=f"{expected}, or a repository of the Hub as org/name[@revision]",
+        found="neither",
+        remedy=f"{near}Give the directory that holds {holds}, or an id such as openai/gpt-oss-20b.",
+    )
+
+
+def _no_directory(path: Path) -> TokenizerError:
+    """The error for a file in place of the directory that holds the tokenizer."""
+    is_inside = path.name == TOKENIZER_FILE
+    return TokenizerError(
+        "the tokenizer is taken from a directory",
+        file=path,
+        expected=f"a directory with {TOKENIZER_FILE}",
+        found="a file",
+        remedy=f"Give the directory {path.parent if is_inside else f'that holds {TOKENIZER_FILE}'}.",
+    )
 
 
 def _address_refusal(text: str) -> UsageError:

@@ -79,10 +79,10 @@ def resolved(text: str, need: Need, progress: Progress | None = None, hub: Hub |
         hub: the Hub to ask; that of the environment if not given.
 
     Raises:
-        CheckpointError, UsageError: it is neither.
+        CheckpointError, TokenizerError, UsageError: it is neither.
         HubError: the Hub does not give it.
     """
-    wanted = parse_source(text)
+    wanted = parse_source(text, tokenizer=need is Need.TOKENIZER)
     if isinstance(wanted, Path):
         yield Source(wanted, notes=_path_notes(text))
         return

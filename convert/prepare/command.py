@@ -14,6 +14,7 @@ from ..checkpoint import Checkpoint, open_checkpoint
 from ..manifest import Manifest
 from ..plan import Quantizing
 from ..progress import Progress
+from ..run import refuse_output as refuse_planned
 from ..run import run
 from .choose import Choice, choose
 from .commands import Command, commands
@@ -146,6 +147,15 @@ def carry_out(
     return None
 
 
+def refuse_output(preparation: Preparation, *, force: bool = False) -> None:
+    """Raises OutputError if what would be written is there already, or has no place to be."""
+    output = preparation.output
+    if output.plan is not None:
+        refuse_planned(output.plan, force=force, makes_directory=True)
+    for path, _ in output.texts:
+        _refuse_existing(path, force=force)
+
+
 def _check_context(checkpoint: Checkpoint, context: int) -> None:
     most = checkpoint.config.max_position_embeddings
     if not 1 <= context <= most:
@@ -223,6 +233,10 @@ def _remove(directories: list[Path]) -> None:
 
 
 def _write(path: Path, text: bytes, *, force: bool) -> None:
+    _refuse_existing(path, force=force)
+    path.write_bytes(text)
+
+
+def _refuse_existing(path: Path, *, force: bool) -> None:
     if path.exists() and not force:
         raise OutputError("the output exists already", file=path, remedy="Use --force to replace it.")
-    path.write_bytes(text)

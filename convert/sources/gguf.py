@@ -52,14 +52,14 @@ def _checkpoint(
     }
     kv = shards[0].kv
     legacy = dialect_of(kv, path) is OLLAMA_LEGACY
-    layout = ollama if legacy else gguf
+    layout, other = (ollama, gguf) if legacy else (gguf, ollama)
     config = config or kv_to_config(kv, _vocab_size(arrays, path), path)
     name = kv["general.name"].value if "general.name" in kv else None
     return Checkpoint(
         path=path,
         layout=layout.NAME,
         config=config,
-        tensors=bind(arrays, layout.TABLE, config, path, layout.VARIANTS),
+        tensors=bind(arrays, layout.TABLE, config, path, layout.VARIANTS, elsewhere=(other.TABLE, other.VARIANTS)),
         arrays=tuple(arrays.values()),
         files=tuple(shard.path for shard in shards),
         tokenizer=DirectoryTokenizer(tokenizer) if tokenizer else gguf_tokenizer(kv, path),

@@ -11,6 +11,7 @@ from ...model.foreign import refuse_adapter, refuse_foreign
 from ...model.layouts import hf, mlx
 from ..binding import bind
 from ..checkpoint import Checkpoint
+from ..mistaken import refuse_pickles
 from ..packed_digests import read_packed_digests
 from ..stored import StoredTensor
 from ..tokenizers import DirectoryTokenizer
@@ -49,6 +50,7 @@ def open_hf(directory: Path, tokenizer: Path | None = None) -> Checkpoint:
             remedy="Download it from the repository the weights came from.",
         )
     config = read_config(config_file)
+    refuse_pickles(directory)
     found = read_arrays(directory)
     refuse_foreign(config.raw, {array.name: array.dtype for array in found.arrays.values()}, directory)
     is_mlx = mlx.recognises_names(found.arrays)

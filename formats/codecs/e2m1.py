@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CodecError
+from ..errors import REPORT, CodecError
 
 _MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
@@ -37,7 +37,7 @@ def decode(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
         CodecError: a byte is above 15.
     """
     if codes.size and codes.max() > 15:
-        raise CodecError("an E2M1 code has 4 bits", expected="0..15", found=codes.max())
+        raise CodecError("an E2M1 code has 4 bits", expected="0..15", found=codes.max(), remedy=REPORT)
     return VALUES[codes]
 
 
@@ -59,6 +59,7 @@ def encode(values: NDArray[Any]) -> NDArray[np.uint8]:
             f"E2M1 has no code for the value at index {tuple(map(int, index))}",
             expected="a finite value",
             found=values[index],
+            remedy=REPORT,
         )
     magnitudes = np.abs(values)
     codes: NDArray[np.uint8] = np.signbit(values).astype(np.uint8) << 3

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CodecError
+from ..errors import REPORT, CodecError
 
 BIAS = 127
 NAN = 255
@@ -54,6 +54,7 @@ def encode(exponents: NDArray[Any]) -> NDArray[np.uint8]:
             f"E8M0 has no scale for the exponent at index {tuple(map(int, index))}",
             expected=f"{MIN_EXPONENT}..{MAX_EXPONENT}",
             found=exponents[index],
+            remedy=REPORT,
         )
     return (exponents.astype(np.int16) + BIAS).astype(np.uint8)
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CodecError
+from ..errors import REPORT, CodecError
 from .accelerate import kernels
 from .encoding import BF16, F16, F32
 
@@ -179,7 +179,10 @@ def _row_chunks(*arrays: NDArray[Any]) -> Iterator[tuple[int, slice]]:
 def _require(values: NDArray[Any], encoding: str) -> None:
     if values.dtype != _ELEMENT[encoding] or values.ndim == 0:
         raise CodecError(
-            f"the array does not hold rows of {encoding}", expected=f"{_ELEMENT[encoding]} [N, ...]", found=values.dtype
+            f"the array does not hold rows of {encoding}",
+            expected=f"{_ELEMENT[encoding]} [N, ...]",
+            found=values.dtype,
+            remedy=REPORT,
         )
 
 

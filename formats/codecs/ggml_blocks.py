@@ -51,7 +51,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CodecError
+from ..errors import DAMAGED_TENSOR, REPORT, CodecError
 from . import accelerate
 from .contiguous import pieces
 from .mxfp4 import require_rows
@@ -110,7 +110,9 @@ def decode(type_name: str, data: NDArray[np.uint8], out: NDArray[np.float32]) ->
             NaN, which ggml's validation refuses too; row and block are named.
     """
     if type_name not in TYPES:
-        raise CodecError("there is no decoder for this block type", expected=", ".join(TYPES), found=type_name)
+        raise CodecError(
+            "there is no decoder for this block type", expected=", ".join(TYPES), found=type_name, remedy=REPORT
+        )
     kind = TYPES[type_name]
     n_rows, cols = out.shape
     if cols % kind.block_elements:
@@ -118,6 +120,7 @@ def decode(type_name: str, data: NDArray[np.uint8], out: NDArray[np.float32]) ->
             f"a row is not a whole number of {type_name} blocks",
             expected=f"a multiple of {kind.block_elements} elements",
             found=cols,
+            remedy=REPORT,
         )
     groups = cols // kind.block_elements
     require_rows("data", data, np.uint8, (n_rows, groups * kind.block_bytes))
@@ -149,6 +152,6 @@ def _refuse_nonfinite(type_name: str, block: NDArray[np.uint8], row: int, number
                 f"row {row}, block {number}: the {type_name} scale {name} is not finite",
                 expected="a finite F16 number",
                 found=value,
-                remedy="The stored tensor is damaged; get the file again.",
+                remedy=DAMAGED_TENSOR,
             )
     raise AssertionError("the block is sound")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CodecError
+from ..errors import REPORT, CodecError
 from .accelerate import kernels
 
 SCALE_SHIFT = 14
@@ -116,7 +116,7 @@ def _by_head(values: NDArray[Any], head_dim: int, parts: tuple[int, int]) -> NDA
     """A view [heads, *parts, ...]; splitting the first axis never copies."""
     if head_dim < 2 or head_dim % 2 or len(values) % head_dim:
         expected, found = f"a multiple of an even number, {head_dim}", len(values)
-        raise CodecError("the rows are not whole heads", expected=expected, found=found)
+        raise CodecError("the rows are not whole heads", expected=expected, found=found, remedy=REPORT)
     return values.reshape(len(values) // head_dim, *parts, *values.shape[1:])
 
 

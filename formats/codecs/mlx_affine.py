@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CodecError
+from ..errors import DAMAGED_TENSOR, REPORT, CodecError
 from . import accelerate, floats
 from .contiguous import pieces
 from .encoding import F32
@@ -82,7 +82,10 @@ def decode(
     n_rows, cols = out.shape
     if cols % group_size:
         raise CodecError(
-            "a row is not a whole number of groups", expected=f"a multiple of {group_size} elements", found=cols
+            "a row is not a whole number of groups",
+            expected=f"a multiple of {group_size} elements",
+            found=cols,
+            remedy=REPORT,
         )
     groups = cols // group_size
     require_rows("weight", weight, np.uint32, (n_rows, cols * bits // 32))
@@ -115,7 +118,7 @@ def _as_f32(name: str, array: NDArray[Any], encoding: str, shape: tuple[int, ...
             f"row {row}, group {group} of the {name} is not finite",
             expected=f"a finite {encoding} number",
             found=values[found],
-            remedy="The stored tensor is damaged; get the file again.",
+            remedy=DAMAGED_TENSOR,
         )
     return values
 
@@ -134,6 +137,7 @@ def _refuse_overflow(
             f"row {row}, element {element} is too large for F32",
             expected="a magnitude that F32 can hold",
             found=f"scale {scales[row, group]:g}, bias {biases[row, group]:g}",
+            remedy=DAMAGED_TENSOR,
         )
 
 

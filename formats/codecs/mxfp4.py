@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CodecError
+from ..errors import DAMAGED_TENSOR, REPORT, CodecError
 from . import e2m1, e8m0
 from .accelerate import kernels
 from .encoding import BF16, F16, F32
@@ -57,6 +57,7 @@ def require_rows(name: str, array: NDArray[Any], dtype: Any, shape: tuple[int, .
             f"the array {name} has the wrong shape, dtype or strides",
             expected=f"{np.dtype(dtype).name} {list(shape)}, contiguous within a row",
             found=f"{array.dtype.name} {list(array.shape)}, strides of {list(array.strides)} bytes",
+            remedy=REPORT,
         )
 
 
@@ -66,7 +67,10 @@ def check_scales(scales: NDArray[np.uint8]) -> None:
     if found is not None:
         row, block = found
         raise CodecError(
-            f"row {row}, block {block}: the scale is NaN", expected="a scale byte of 0 to 254", found="scale byte 255"
+            f"row {row}, block {block}: the scale is NaN",
+            expected="a scale byte of 0 to 254",
+            found="scale byte 255",
+            remedy=DAMAGED_TENSOR,
         )
 
 

@@ -216,10 +216,15 @@ def _refuse(patterns: NDArray[Any], numbers: Scaling, row: int, block: int) -> N
     value = bits.view(np.float32)[element]
     where = f"row {row}, block {block}, element {element}"
     if not np.isfinite(value):
-        raise CodecError(f"{where} is not finite, so MXFP4 cannot hold it", expected="a finite value", found=value)
+        raise CodecError(
+            f"{where} is not finite, so MXFP4 cannot hold it",
+            expected="a finite value",
+            found=value,
+            remedy="No trained weight is such a number: check what wrote the source.",
+        )
     raise CodecError(
         f"{where} would be rounded to 2^128, which no float can hold",
         expected="a magnitude below 1.75 * 2^127",
         found=f"{value:g}",
-        remedy="The scale rule floor clips it to 1.5 * 2^127.",
+        remedy="Choose the scale rule floor, which clips it to 1.5 * 2^127.",
     )

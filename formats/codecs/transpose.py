@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CodecError
+from ..errors import REPORT, CodecError
 from . import accelerate
 from .mxfp4 import require_rows
 
@@ -68,6 +68,7 @@ def _require(columns_name: str, columns: NDArray[Any], rows_name: str, rows: NDA
             f"the array {rows_name} has the wrong shape or dtype",
             expected="uint16 or uint32 [S, N, K] with S of at least 1",
             found=f"{rows.dtype.name} {list(rows.shape)}",
+            remedy=REPORT,
         )
     n_matrices, n, k = rows.shape
     require_rows(rows_name, rows, rows.dtype, rows.shape)

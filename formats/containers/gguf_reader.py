@@ -21,6 +21,7 @@ import numpy as np
 from ..errors import GgufError
 from .gguf_types import (
     ALIGNMENT_KEY,
+    DAMAGED,
     DEFAULT_ALIGNMENT,
     GGML_TYPES,
     MAGIC,
@@ -42,7 +43,6 @@ from .gguf_types import (
 from .gguf_values import GgufValue, Source, StringArray
 
 _CHUNK_BYTES = 1 << 20
-_DAMAGED = "The file is damaged or incomplete: fetch or write it again."
 
 # The least that one entry occupies: a one-byte key with a one-byte value; a one-byte name with one dimension.
 _MIN_KV_BYTES = 8 + 1 + 4 + 1
@@ -118,7 +118,7 @@ class _Cursor:
             key=error.key or self.key,
             expected=error.expected,
             found=error.found,
-            remedy=error.remedy or _DAMAGED,
+            remedy=error.remedy or DAMAGED,
         )
 
     def require(self, n_bytes: int, what: str) -> None:
@@ -173,7 +173,7 @@ def _read_preamble(cursor: _Cursor) -> tuple[int, int, int]:
         raise GgufError(
             "this is a big-endian GGUF file",
             expected="little-endian",
-            remedy="Convert it with gguf-py's gguf-convert-endian, or fetch the little-endian file.",
+            remedy="Convert it with gguf-py's gguf-convert-endian, or download the little-endian file.",
         )
     if version not in READABLE_VERSIONS:
         raise GgufError(

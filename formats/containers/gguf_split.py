@@ -17,11 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
-from ..errors import GgufError
+from ..errors import REPORT, GgufError, remedied
 from .gguf_reader import GgufFile, read_gguf
 from .gguf_types import DEFAULT_ALIGNMENT, ValueType, align_up, tensor_bytes
 from .gguf_values import GgufValue
-from .gguf_writer import GgufPlan, PlannedTensor, i32, plan_gguf, u16
+from .gguf_writer import NOT_HELD, GgufPlan, PlannedTensor, i32, plan_gguf, u16
 
 SPLIT_NO = "split.no"
 SPLIT_COUNT = "split.count"
@@ -29,6 +29,7 @@ SPLIT_TENSORS = "split.tensors.count"
 SPLIT_TYPES = {SPLIT_NO: ValueType.U16, SPLIT_COUNT: ValueType.U16, SPLIT_TENSORS: ValueType.I32}
 MAX_SHARDS = 65_535
 
+_ONE_MODEL = "Download all shards of one and the same model."
 _SHARD_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
@@ -54,7 +55,8 @@ def plan_gguf_split(
     """
     kv = {key: value for key, value in kv.items() if key not in SPLIT_TYPES}
     tensors = list(tensors)
-    shards = _share_out(tensors, max_bytes, alignment)
+    with remedied(NOT_HELD):
+        shards = _share_out(tensors, max_bytes, alignment)
     if len(shards) == 1:
         return [plan_gguf(kv, tensors, alignment=alignment)]
     if len(shards) > MAX_SHARDS:
@@ -135,7 +137,9 @@ def read_gguf_shards(
     if paths is None and count > 1:
         candidates = shard_paths(first.path, count)
     if len(candidates) != count:
-        raise GgufError("wrong number of shards", file=first.path, expected=count, found=len(candidates))
+        raise GgufError(
+            "wrong number of shards", file=first.path, expected=count, found=len(candidates), remedy=_ONE_MODEL
+        )
     shards = [first, *(_read_shard(path, count) for path in candidates[1:])]
     _check_shards(shards, count)
     return shards
@@ -147,7 +151,7 @@ def _read_shard(path: Path, count: int) -> GgufFile:
             "a shard of the model is missing",
             file=path,
             expected=f"all {count} shards in one directory",
-            remedy="Fetch the missing shard.",
+            remedy="Download the missing shard.",
         )
     return read_gguf(path)
 
@@ -190,7 +194,7 @@ def _check_shards(shards: Sequence[GgufFile], count: int) -> None:
                     key=key,
                     expected=expected,
                     found=found,
-                    remedy="Fetch all shards of one and the same model.",
+                    remedy=_ONE_MODEL,
                 )
     _check_unique([(shard.path, shard.tensors) for shard in shards])
 
@@ -200,5 +204,7 @@ def _check_unique(shards: Iterable[tuple[Path | None, Iterable[str]]]) -> None:
     for path, names in shards:
         for name in names:
             if name in seen:
-                raise GgufError("the tensor is in two shards", file=path, tensor=name)
+                raise GgufError(
+                    "the tensor is in two shards", file=path, tensor=name, remedy=_ONE_MODEL if path else REPORT
+                )
             seen.add(name)

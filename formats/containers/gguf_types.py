@@ -28,6 +28,8 @@ READABLE_VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 ALIGNMENT_KEY = "general.alignment"
 
+DAMAGED = "The file is damaged or incomplete: download it again, or convert the model again."
+
 MAX_HEADER_BYTES = 64 << 20  # a true gpt-oss header has 13 MB
 MAX_ENTRIES = 65_536  # of keys, and of tensors; gpt-oss-120b has 687 tensors
 MAX_KEY_BYTES = 65_535

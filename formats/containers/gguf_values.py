@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GgufError
-from .gguf_types import SCALAR_FORMATS, ValueType
+from .gguf_types import DAMAGED, SCALAR_FORMATS, ValueType
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -145,6 +145,7 @@ def decode_string(raw: bytes, source: Source | None, *, index: int | None = None
             key=source.key if source else None,
             expected="UTF-8 text",
             found=f"byte {raw[error.start]:#04x} at position {error.start}",
+            remedy=DAMAGED,
         ) from None
 
 

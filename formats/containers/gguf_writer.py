@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GgufError
+from ..errors import GgufError, remedied
 from .gguf_types import (
     ALIGNMENT_KEY,
     DEFAULT_ALIGNMENT,
@@ -39,6 +39,8 @@ from .gguf_types import (
     tensor_bytes,
 )
 from .gguf_values import GgufValue, encode_value
+
+NOT_HELD = "GGUF files cannot hold it: choose another target."
 
 PlannedTensor = tuple[str, GgmlType, Sequence[int]]
 """name, type, shape as numpy has it."""
@@ -68,7 +70,11 @@ def plan_gguf(
     Raises:
         GgufError: ggml would refuse the file, or a value would not survive in it.
     """
-    kv = _with_alignment(kv, alignment)
+    with remedied(NOT_HELD):
+        return _plan(_with_alignment(kv, alignment), tensors, alignment)
+
+
+def _plan(kv: Mapping[str, GgufValue], tensors: Iterable[PlannedTensor], alignment: int) -> GgufPlan:
     relative = _place(tensors, alignment)
     for what, count in (("keys", len(kv)), ("tensors", len(relative))):
         if count > MAX_ENTRIES:

@@ -207,6 +207,11 @@ BIAS = {f"{EXPERTS}.down_proj_bias": ("BF16", (8, 192))}
 QKV = {"blk.1.attn_qkv.weight": ("BF16", (512, 192))}
 K = {"blk.1.attn_k.weight": ("BF16", (128, 192))}
 GATE = {"blk.1.ffn_gate_exps.bias": ("F32", (8, 160))}
+UP = {"blk.1.ffn_up_exps.weight": ("MXFP4", (8, 160, 192))}
+GATE_UP = {"blk.1.ffn_gate_up_exps.bias": ("F32", (8, 320))}
+IN_TURN = {"blk.1.ffn_gate_up_exps.weight": ("MXFP4", (8, 320, 192))}
+SINKS = {"blk.1.attn_sinks": ("F32", (4,))}
+ONE = {f"{EXPERTS}.gate_up_projs.3.weight": ("BF16", (320, 192))}
 
 TWICE = {
     "packed and fused": ("hf", FUSED, f"{EXPERTS}.gate_up_proj_blocks", f"{EXPERTS}.gate_up_proj"),
@@ -223,6 +228,16 @@ TWICE = {
     "GGUF's q, k, v apart and in one": ("gguf", QKV, "blk.1.attn_q.weight", "blk.1.attn_qkv.weight"),
     "Ollama's q, k, v in one and apart": ("ollama-legacy", K, "blk.1.attn_qkv.weight", "blk.1.attn_k.weight"),
     "Ollama's gate and up in turn and apart": ("ollama-legacy", GATE, "blk.1.ffn_gate_up_exps.bias", "ffn_gate_exps."),
+    "GGUF's experts in turn and apart": (
+        "gguf",
+        IN_TURN,
+        "blk.1.ffn_gate_up_exps.weight",
+        "blk.1.ffn_gate_exps.weight",
+    ),
+    "GGUF's biases in turn and apart": ("gguf", GATE_UP, "blk.1.ffn_gate_up_exps.bias", "blk.1.ffn_gate_exps.bias"),
+    "Ollama's experts in turn and apart": ("ollama-legacy", UP, "ffn_gate_up_exps.weight", "blk.1.ffn_up_exps.weight"),
+    "GGUF's sinks in two spellings": ("gguf", SINKS, "blk.1.attn_sinks", "blk.1.attn_sinks.weight"),
+    "one expert of another spelling": ("bf16", ONE, f"{EXPERTS}.gate_up_projs.3.weight", f"{EXPERTS}.gate_up_proj"),
 }
 
 
@@ -236,13 +251,11 @@ def test_tensor_that_is_stored_twice_is_refused_with_both_names(
 
 
 STRANGERS = {
-    "one expert of another spelling": ("bf16", {f"{EXPERTS}.gate_up_projs.3.weight": ("BF16", (320, 192))}),
     "an expert too many": ("Unsloth", {f"{EXPERTS}.gate_up_projs.8.weight": ("BF16", (320, 192))}),
     "MLX, packed as Hugging Face does": ("mlx", PACKED),
     "MLX, scales of what is not quantized": ("mlx", {"lm_head.scales": ("U8", (416, 6))}),
     "original, q apart": ("original", {"block.1.attn.q.weight": ("BF16", (256, 192))}),
     "GGUF, frequencies": ("gguf", {"rope_freqs.weight": ("F32", (32,))}),
-    "GGUF, gate and up in turn": ("gguf", {"blk.1.ffn_gate_up_exps.bias": ("F32", (8, 320))}),
 }
 
 

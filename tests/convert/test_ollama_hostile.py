@@ -147,7 +147,7 @@ OTHER_TENSORS: dict[str, tuple[Callable[[Files], Entries], tuple[str, ...]]] = {
     ),
     "gate and up in one and apart": (
         lambda of: of["0.11.8"] | only(of["0.12.6"], "ffn_gate_exps.weight", "ffn_up_exps.weight"),
-        ("blk.0.ffn_gate_exps.weight", "belongs to no part of gpt-oss"),
+        ("blk.0.ffn_gate_up_exps.weight", "stored twice", "blk.0.ffn_gate_exps.weight", "or convert the model again"),
     ),
     "two spellings of sinks": (
         lambda of: of["0.11.5"] | {"blk.1.attn_sinks.weight": of["0.11.5"]["blk.1.attn_sinks"]},

@@ -278,7 +278,7 @@ def test_value_that_is_not_finite_is_refused_in_every_expert(expert: int, dense:
 def test_value_that_the_rule_even_rounds_beyond_all_floats_is_refused(expert: int, dense: Path, tmp_path: Path) -> None:
     outcome = refused_with(1.75 * 2.0**127, (expert, 1, 2, 3), DOWN_0, "hf", dense, tmp_path)
     where = f"(layers.0.moe.down.weight, rows from {192 * expert} on): row 1, block 2, element 3"
-    refused(outcome, DOWN_0, where, "rounded to 2^128", "The scale rule floor clips")
+    refused(outcome, DOWN_0, where, "rounded to 2^128", "Choose the scale rule floor, which clips")
 
 
 def test_value_that_the_rule_even_refuses_is_clipped_by_the_rule_floor(dense: Path, tmp_path: Path) -> None:

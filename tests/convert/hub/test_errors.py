@@ -65,7 +65,8 @@ REFUSALS = {
         r"Did you mean openai/gpt-oss-20b or openai/gpt-oss-120b\?", text="openai/gpt-oos-20b"
     ),
     "a revision with a typo": Refusal(
-        "org/own: the repository has no such revision; expected .*; found manin. There is main", text="org/own@manin"
+        "org/own: the repository has no such revision; expected .*; found manin. Did you mean main",
+        text="org/own@manin",
     ),
     "no such revision": Refusal("found zzz. Leave @zzz away to take the branch main", text="org/own@zzz"),
     "forbidden": Refusal(

@@ -132,8 +132,18 @@ def test_missing_part_is_named() -> None:
 
 
 REFUSED: dict[str, tuple[set[str], str, Need, str]] = {
-    "a folder with a typo": (OFFICIAL, "a/b/orginal", Need.WEIGHTS, "no such folder or file; .*There is original"),
-    "a file with a typo": (GGUF, "a/b/m-Q4_K_S.gguf", Need.WEIGHTS, "no such folder or file; .*There is m-Q4_K_M.gguf"),
+    "a folder with a typo": (
+        OFFICIAL,
+        "a/b/orginal",
+        Need.WEIGHTS,
+        "no such folder or file; .*Did you mean a/b/original",
+    ),
+    "a file with a typo": (
+        GGUF,
+        "a/b/m-Q4_K_S.gguf",
+        Need.WEIGHTS,
+        "no such folder or file; .*Did you mean a/b/m-Q4_K_M.gguf",
+    ),
     "nothing like it": (
         OFFICIAL,
         "a/b/zzz",

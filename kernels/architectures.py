@@ -18,6 +18,10 @@ UPCAST = "upcast"  # … by integer instructions, in registers; then tensor core
 SCALAR = "scalar"  # Triton compiles, but uses no tensor cores
 NONE = "none"  # no kernel of ours runs
 
+# How products that quantize activations are called by `moe.moe` -> what activations become. Where operands of two kinds
+# are refused, mxfp8_wide makes e4m3 of the weights' codes, in registers and exactly; scales stay as they are.
+NATIVE = {"mxfp8": "MXFP8", "mxfp8_wide": "MXFP8", "mxfp4": "MXFP4"}
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -32,7 +36,7 @@ class Architecture:
         dots: the instructions a Triton product may become; empty where there are none.
         shared_bytes: shared memory of one program, at most.
         proof: the architecture that is compiled in its place; "" if none is.
-        native: what activations must be, for a product that takes MXFP4 weights themselves; "" where there is none.
+        native: keys of NATIVE, the ladder's choice first; empty where no product takes MXFP4 weights themselves.
             Few tokens are enough, as long as the weights are the left operand.
         reason: why the rung is NONE.
     """
@@ -45,12 +49,13 @@ class Architecture:
     dots: tuple[str, ...] = ()
     shared_bytes: int = 0
     proof: str = ""
-    native: str = ""
+    native: tuple[str, ...] = ()
     reason: str = ""
 
 
 _MMA, _WGMMA, _TCGEN05 = ("mma.sync",), ("wgmma", "mma.sync"), ("tcgen05.mma", "mma.sync")
 _MFMA, _WMMA = ("v_mfma",), ("v_wmma",)
+_MIXED, _ALIKE = ("mxfp8", "mxfp4"), ("mxfp8_wide", "mxfp4")
 _BF16, _F16, _F32 = "bfloat16", "float16", "float32"
 
 _UNTRIED = "our kernels are not compiled for it"
@@ -69,19 +74,19 @@ _NVIDIA = (
     Architecture("sm_88", "cuda", "–", NONE, _BF16, reason=_REFUSED),
     Architecture("sm_89", "cuda", "RTX 40, L4, L40S", UPCAST, _BF16, _MMA, 101_376, "sm_89"),
     Architecture("sm_90", "cuda", "H100, H200, GH200", UPCAST, _BF16, _WGMMA, 232_448, "sm_90"),
-    Architecture("sm_100", "cuda", "B200, GB200", HARDWARE, _BF16, _TCGEN05, 232_448, "sm_100", "MXFP8"),
+    Architecture("sm_100", "cuda", "B200, GB200", HARDWARE, _BF16, _TCGEN05, 232_448, "sm_100", _MIXED),
     Architecture("sm_101", "cuda", "Jetson Thor, as CUDA 12 calls it", NONE, _BF16, reason=_REFUSED),
-    Architecture("sm_103", "cuda", "B300, GB300", HARDWARE, _BF16, _TCGEN05, 232_448, "sm_100", "MXFP8"),
+    Architecture("sm_103", "cuda", "B300, GB300", HARDWARE, _BF16, _TCGEN05, 232_448, "sm_100", _MIXED),
     Architecture("sm_110", "cuda", "Jetson Thor", NONE, _BF16, reason=_UNTRIED),
-    Architecture("sm_120", "cuda", "RTX 50, RTX PRO Blackwell", HARDWARE, _BF16, _MMA, 101_376, "sm_120", "MXFP4"),
-    Architecture("sm_121", "cuda", "GB10 (DGX Spark)", HARDWARE, _BF16, _MMA, 101_376, "sm_120", "MXFP4"),
+    Architecture("sm_120", "cuda", "RTX 50, RTX PRO Blackwell", HARDWARE, _BF16, _MMA, 101_376, "sm_120", _ALIKE),
+    Architecture("sm_121", "cuda", "GB10 (DGX Spark)", HARDWARE, _BF16, _MMA, 101_376, "sm_120", _ALIKE),
 )
 _AMD = (
     Architecture("gfx906", "hip", "MI50, MI60, Radeon VII", NONE, _F32, reason=_REFUSED),
     Architecture("gfx908", "hip", "MI100", NONE, _BF16, reason=_UNTRIED),
     Architecture("gfx90a", "hip", "MI210, MI250", UPCAST, _BF16, _MFMA, 65_536, "gfx942"),
     Architecture("gfx942", "hip", "MI300A, MI300X, MI325X", UPCAST, _BF16, _MFMA, 65_536, "gfx942"),
-    Architecture("gfx950", "hip", "MI350X, MI355X", HARDWARE, _BF16, _MFMA, 163_840, "gfx950", "MXFP8"),
+    Architecture("gfx950", "hip", "MI350X, MI355X", HARDWARE, _BF16, _MFMA, 163_840, "gfx950", _MIXED),
     Architecture("gfx1030", "hip", "RX 6800, RX 6900", NONE, _F32, reason=_REFUSED),
     Architecture("gfx1100", "hip", "RX 7900", UPCAST, _BF16, _WMMA, 65_536, "gfx1100"),
     Architecture("gfx1101", "hip", "RX 7700, RX 7800", UPCAST, _BF16, _WMMA, 65_536, "gfx1100"),

@@ -10,13 +10,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .architectures import ARCHITECTURES
+from .activations import ELEMENTS
+from .architectures import ARCHITECTURES, NATIVE
 from .epilogue import swiglu_kernel
 from .gemm import gemm_kernel
 from .gemv import gemv_kernel
+from .quantize import quantize_kernel
 from .routing import combine_kernel, count_kernel, group_kernel, route_kernel
 from .tile import decode_kernel
-from .tiles import COMBINE_BLOCK, DECODE_TILE, ROUTE_TOKENS, SORT_CHUNK, SWIGLU_BLOCK, Tiles, tiles_for
+from .tiles import (
+    COMBINE_BLOCK,
+    DECODE_TILE,
+    QUANTIZE_BLOCKS,
+    ROUTE_TOKENS,
+    SORT_CHUNK,
+    SWIGLU_BLOCK,
+    Tiles,
+    tiles_for,
+)
 from .weights import ENCODINGS
 
 TARGETS: dict[str, str] = {row.name: row.backend for row in ARCHITECTURES.values() if row.proof == row.name}
@@ -32,7 +43,7 @@ _POINTERS = {
     "torch.float16": "*fp16",
     "torch.float32": "*fp32",
 }
-_ACTIVATIONS = {"f32": "*fp32", "bf16": "*bf16", "f16": "*fp16", "scaled": "*bf16"}
+_ACTIVATIONS = {"f32": "*fp32", "bf16": "*bf16", "f16": "*fp16", "scaled": "*bf16", **dict.fromkeys(NATIVE, "*u8")}
 # gpt-oss holds these in attn_output alone, so they never meet SwiGLU.
 _PLAIN_ONLY = ("Q4_K", "Q5_K", "Q6_K")
 
@@ -97,7 +108,8 @@ class _Form:
         x = "*fp32" if is_gemv else _ACTIVATIONS[self.dot]
         named = {"x_ptr": x, "experts_ptr": "*i32", "pairs_ptr": "*i32", "limit": "fp32", "alpha": "fp32"}
         named |= {"a_ptr": pointers[0], "up_a_ptr": pointers[0], "b_ptr": pointers[-1], "up_b_ptr": pointers[-1]}
-        named |= {"matrix_a": "i64", "out_ptr": x if self.gated else "*fp32"}
+        is_native = self.dot in NATIVE
+        named |= {"matrix_a": "i64", "out_ptr": x if self.gated and not is_native else "*fp32", "x_scales_ptr": x}
         function = gemv_kernel if is_gemv else gemm_kernel
         stages = 1 if is_gemv else tiles.stages
         return _entry(self.name, function, named, constants, warps=tiles.warps, stages=stages, archs=archs, odd=odd)
@@ -150,7 +162,7 @@ def _dots(encoding: str, arch: str) -> tuple[str, ...]:
     if not ARCHITECTURES[arch].dots:
         return ("f32",)
     if encoding == "MXFP4":
-        return ("bf16", "scaled", "f16", "f32")
+        return ("bf16", "scaled", "f16", "f32", *ARCHITECTURES[arch].native)
     return {"F16": ("f16",), "F32": ("f32",)}.get(encoding, ("bf16",))
 
 
@@ -171,6 +183,17 @@ def _products() -> tuple[Entry, ...]:
         for form in _forms(backend, arch):
             found.setdefault(form, {})[arch] = None
     return tuple(form.entry(tuple(archs)) for form, archs in found.items())
+
+
+def _quantizers() -> Iterator[Entry]:
+    """Of x as it comes, and of SwiGLU's result."""
+    archs = tuple(arch for arch in TARGETS if ARCHITECTURES[arch].native)
+    for kind, element in ELEMENTS.items():
+        for name, pointer in (("f32", "*fp32"), ("bf16", "*i16"), ("f16", "*fp16")):
+            named = {"x_ptr": pointer, "codes_ptr": "*u8", "scales_ptr": "*u8"}
+            constants = {"ELEMENT": element, "BG": QUANTIZE_BLOCKS}
+            odd = ("n_blocks",)
+            yield _entry(f"quantize {name} to {kind}", quantize_kernel, named, constants, archs=archs, odd=odd)
 
 
 def _others() -> tuple[Entry, ...]:
@@ -194,6 +217,7 @@ def _others() -> tuple[Entry, ...]:
             "swiglu", swiglu_kernel, {"limit": "fp32", "alpha": "fp32"}, {"BLOCK": SWIGLU_BLOCK}, odd=("limit", "alpha")
         ),
         *decodes,
+        *_quantizers(),
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..formats.codecs import encoding as stored
 from ..formats.errors import UsageError
-from .architectures import ARCHITECTURES, HARDWARE, NONE, SCALAR, UPCAST, Architecture
+from .architectures import ARCHITECTURES, HARDWARE, NATIVE, NONE, SCALAR, UPCAST, Architecture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +77,7 @@ class Path:
         dot: the float, or floats, that the product takes.
         why: why it is this path, as a clause.
         costs: what it costs in bytes per weight; "" if weights are read as they are stored.
-        kernel_dot: what `moe.moe` and `moe.matmul` call this dot; "" where torch multiplies, or no kernel yet.
+        kernel_dot: what `moe.moe` and `moe.matmul` call this dot; "" where torch multiplies.
     """
 
     name: str
@@ -165,7 +165,8 @@ def path_for(
         device: one of `devices()`, or of `parse_arch`.
         tokens: how many are multiplied at once.
         top_k: experts per token; 1 for a matrix that all tokens are multiplied with.
-        native: quantize the activations where the hardware then multiplies MXFP4 itself. Changes results.
+        native: quantize the activations where the hardware then multiplies MXFP4 itself. Changes results. Where it does
+            not, or with few pairs, the path is the plain one and `why` says so.
         fits_fp16: what `fp16_exact` said of MXFP4 scales.
 
     Raises:
@@ -173,12 +174,14 @@ def path_for(
     """
     weights = weights_for(encoding)
     if device.backend in ("cpu", "interpret"):
-        return _on_processor(weights, device)
+        path = _on_processor(weights, device)
+        return _without_native(path, "a processor has no product of MXFP4") if native else path
     architecture = _architecture(device)
     if device.triton is None:
-        return _decoded(weights, NUMBA_TORCH, "float32", "Triton is not installed here, so the processor multiplies")
+        path = _decoded(weights, NUMBA_TORCH, "float32", "Triton is not installed here, so the processor multiplies")
+        return _without_native(path, "that takes Triton") if native else path
     path = _on_gpu(weights, architecture, tokens * top_k, fits_fp16)
-    return _natively(path, weights, architecture) if native else path
+    return _natively(path, weights, architecture, tokens * top_k) if native else path
 
 
 def weights_for(encoding: str) -> Weights:
@@ -353,14 +356,21 @@ def _no_tensor_cores(architecture: Architecture) -> str:
     return f"Triton 3.9 uses no tensor cores on {architecture.name}"
 
 
-def _natively(path: Path, weights: Weights, architecture: Architecture) -> Path:
+def _natively(path: Path, weights: Weights, architecture: Architecture, pairs: int) -> Path:
     """The path whose product takes MXFP4 itself, or the given one with the reason why there is none."""
     if weights.kernel != PLANES:
-        obstacle = f"{weights.name} is not MXFP4 in planes"
-    elif not architecture.native:
-        obstacle = f"{architecture.name} has no product of MXFP4"
-    else:
-        dot = f"{architecture.native} × MXFP4"
-        why = f"asked for: {architecture.name} multiplies {dot}; activations are quantized, so results change"
-        return replace(path, name=DOT_SCALED, native=True, emulated=False, dot=dot, why=why, kernel_dot="")
+        return _without_native(path, f"{weights.name} is not MXFP4 in planes")
+    if not architecture.native:
+        return _without_native(path, f"{architecture.name} has no product of MXFP4")
+    if pairs <= GEMV_PAIRS:
+        return _without_native(path, f"{pairs} pairs are too few for it")
+    kernel_dot = architecture.native[0]
+    dot = f"{NATIVE[kernel_dot]} × MXFP4"
+    why = f"asked for: {architecture.name} multiplies {dot}; activations are quantized, so results change"
+    if kernel_dot == "mxfp8_wide":
+        why += "; codes of weights become e4m3 in registers, exactly, as both sides must be alike for Triton 3.9"
+    return replace(path, name=DOT_SCALED, native=True, emulated=False, dot=dot, why=why, kernel_dot=kernel_dot)
+
+
+def _without_native(path: Path, obstacle: str) -> Path:
     return replace(path, why=f"native was asked for, but {obstacle}; {path.why}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import triton
 
+from .activations import Activations
 from .gemm import gemm_kernel
 from .gemv import gemv_kernel
 from .routing import count_kernel, group_kernel
@@ -90,7 +91,7 @@ def one_matrix(n_rows: int, device: torch.device, BM: int) -> Pairs:
 
 
 def multiply(
-    x: torch.Tensor,
+    x: Activations,
     pairs: Pairs,
     stored: Matrices,
     bias: torch.Tensor,
@@ -126,13 +127,14 @@ def multiply(
     n_blocks = triton.cdiv(n_rows, BN)
     if tiles.BM == 1:
         gemv_kernel[(n_pairs * n_blocks,)](
-            x, pairs.experts, *tensors, *strides, *sizes, **constants, LOADS=tiles.stages
+            x.values, pairs.experts, *tensors, *strides, *sizes, **constants, LOADS=tiles.stages
         )
         return
     assert pairs.tiles is not None
     assert pairs.tile_experts is not None
     gemm_kernel[(len(pairs.tiles) * n_blocks,)](
-        x,
+        x.values,
+        x.scales,
         pairs.tiles,
         pairs.tile_experts,
         *tensors,

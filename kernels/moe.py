@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import torch
 import triton
 
+from .activations import Activations, quantize
+from .architectures import NATIVE
 from .epilogue import swiglu_kernel
 from .launch import Gating, Pairs, multiply, one_matrix, sort_pairs
+from .native import check_native
 from .routing import combine_kernel, route_kernel
 from .tiles import COMBINE_BLOCK, ROUTE_TOKENS, SWIGLU_BLOCK, Tiles, target_of, tiles_for
 from .weights import Matrices, MoeWeights
@@ -18,10 +21,12 @@ DOTS: dict[str, torch.dtype] = {
     "bf16": torch.bfloat16,
     "f16": torch.float16,
     "scaled": torch.bfloat16,
+    **dict.fromkeys(NATIVE, torch.float32),
 }
 """Precision of the products -> what activations are rounded to. Sums are always float32, and a GEMV's products too.
 
-`scaled` is bf16 with MXFP4 planes decoded by the compiler (`tl.dot_scaled`), in hardware where there is any.
+`scaled` is bf16 with MXFP4 planes decoded by the compiler (`tl.dot_scaled`), in hardware where there is any. Those of
+NATIVE take MXFP4 planes as they are, and activations quantized before gate and up, and again before down.
 """
 
 
@@ -33,7 +38,7 @@ class MoeStages:
         experts: int32 [T, k].
         weights: float32 [T, k].
         gate, up: float32 [T, k, I], biases in, before the clamps.
-        activated: float32 [T, k, I], as rounded for the products with down.
+        activated: float32 [T, k, I], as rounded for the products with down; where those quantize, before that.
         down: float32 [T, k, H], bias in, before the weights.
         out: float32 [T, H].
     """
@@ -87,9 +92,13 @@ def moe(
         x: float32, bfloat16 or float16 [T, H], after the norm.
         logits: float32 [T, E], the router's.
         limit: SwiGLU's clamp.
-        dot: a key of DOTS; `scaled` needs all weights in MXFP4 planes.
+        dot: a key of DOTS; `scaled` and those of NATIVE need all weights in MXFP4 planes.
         tiles: instead of what the table says for the device.
+
+    Raises:
+        UsageError: `dot` is of NATIVE, and the weights are not for it, or the device has no such product.
     """
+    check_native(dot, *target_of(x.device), weights.gate.encoding, weights.up.encoding, weights.down.encoding)
     n_tokens, hidden = x.shape
     n_experts, inner, cols = weights.gate.shape
     assert cols == hidden
@@ -110,7 +119,8 @@ def moe(
         gating = Gating(weights.up, weights.up_bias.contiguous(), limit, alpha, sums)
         _activate(_operand(x, dot, tiles), pairs, weights, gating, activated, tiles, dot)
         own_rows = Pairs(pairs.experts, pairs.tiles, pairs.tile_experts, 1)
-        multiply(activated, own_rows, weights.down, weights.down_bias.contiguous(), down, tiles=tiles, dot=dot)
+        inner_rows = _operand(activated, dot, tiles)
+        multiply(inner_rows, own_rows, weights.down, weights.down_bias.contiguous(), down, tiles=tiles, dot=dot)
         grid = (n_tokens * triton.cdiv(hidden, COMBINE_BLOCK),)
         combine_kernel[grid](down, shares, out, hidden, TOP_K=top_k, BLOCK=COMBINE_BLOCK)
     if sums is None:
@@ -133,8 +143,9 @@ def matmul(
         x: float32, bfloat16 or float16 [T, K].
         stored: one matrix [N, K].
         bias: float32 [N].
-        dot, tiles: as for `moe`.
+        dot, tiles: as for `moe`, and so is what is raised.
     """
+    check_native(dot, *target_of(x.device), stored.encoding)
     n_experts, n_rows, cols = stored.shape
     assert n_experts == 1
     assert x.shape[1] == cols
@@ -163,13 +174,16 @@ def _tiles(x: torch.Tensor, stored: Matrices, dot: str, top_k: int) -> Tiles:
     )
 
 
-def _operand(x: torch.Tensor, dot: str, tiles: Tiles) -> torch.Tensor:
+def _operand(x: torch.Tensor, dot: str, tiles: Tiles) -> Activations:
     """x as the dots take it, rounded once and not in every program."""
-    return x.contiguous() if tiles.BM == 1 else x.to(DOTS[dot]).contiguous()
+    if dot in NATIVE and tiles.BM > 1:
+        return quantize(x, NATIVE[dot])
+    x = x.contiguous() if tiles.BM == 1 else x.to(DOTS[dot]).contiguous()
+    return Activations(x, x)
 
 
 def _activate(
-    x: torch.Tensor,
+    x: Activations,
     pairs: Pairs,
     weights: MoeWeights,
     gating: Gating,

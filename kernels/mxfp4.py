@@ -20,6 +20,14 @@ def e2m1_to_f32(code):
 
 
 @triton.jit
+def e2m1_to_e4m3(code):
+    """Codes 0 … 15, uint8, to bytes of e4m3, exactly. From 1 on the bits are moved; 0.5 is subnormal in e2m1 alone."""
+    magnitude = code & 7
+    wide = tl.where(magnitude > 1, (magnitude << 2) + 0x30, magnitude * 0x30)
+    return (wide | ((code & 8) << 4)).to(tl.uint8)
+
+
+@triton.jit
 def e8m0_to_f32(scale):
     """Scale bytes to 2^(scale - 127) in float32; 0 is subnormal, 255 is NaN."""
     wide = scale.to(tl.int32)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from .architectures import ARCHITECTURES
+from .architectures import ARCHITECTURES, NATIVE
 
 SORT_CHUNK = 1024  # pairs looked at together
 ROUTE_TOKENS = 4  # tokens of a program on a GPU
 COMBINE_BLOCK = 512  # elements of a program
 SWIGLU_BLOCK = 1024
+QUANTIZE_BLOCKS = 64  # blocks of 32 of a program on a GPU
 DECODE_TILE = (32, 128)  # rows and columns of a program on a GPU
 
 GEMV_PAIRS = 16
@@ -73,11 +74,12 @@ def tiles_for(
         return Tiles(BM=16, BN=32, BK=32, warps=4, stages=min(2, stages))
     if is_narrow:
         return Tiles(BM=16, BN=32, BK=32 if is_rdna else 64, warps=8, stages=min(2, stages))
+    rows = 128 if dot in NATIVE and _is_tcgen05(arch) else 64
     if share <= 16:
         length = 32 if is_transposed else 128 if encoding == "MXFP4" and not is_rdna else 64
-        return Tiles(BM=16, BN=64, BK=length, warps=4, stages=min(3, stages))
+        return Tiles(BM=16, BN=rows, BK=length, warps=4, stages=min(3, stages))
     is_large = share >= 256 and stages == 4
-    return Tiles(BM=128 if is_large else 64, BN=64, BK=64, warps=8, stages=stages)
+    return Tiles(BM=128 if is_large else 64, BN=rows, BK=64, warps=8, stages=stages)
 
 
 def target_of(device: torch.device) -> tuple[str, str]:
@@ -88,6 +90,11 @@ def target_of(device: torch.device) -> tuple[str, str]:
     if torch.version.hip:
         return "hip", properties.gcnArchName.partition(":")[0]
     return "cuda", f"sm_{properties.major}{properties.minor}"
+
+
+def _is_tcgen05(arch: str) -> bool:
+    """Whether a product with scales is tcgen05's, which wants 128 rows on its left; with fewer it is no native one."""
+    return arch in ARCHITECTURES and "tcgen05.mma" in ARCHITECTURES[arch].dots
 
 
 def _stages(backend: str, arch: str) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..formats.codecs.encoding import QUANTIZED
-from ..formats.errors import CodecError
+from ..formats.errors import REPORT, CodecError
 
 # encoding -> elements of a block; for each part its dtype and how many of them a block has
 _Parts = tuple[tuple[torch.dtype, int], ...]
@@ -61,6 +61,7 @@ class Matrices:
                 f"a row is not a whole number of {self.encoding} blocks",
                 expected=f"a multiple of {block} elements",
                 found=self.shape[2],
+                remedy=REPORT,
             )
         assert tuple(part.dtype for part in self.parts) == tuple(dtype for dtype, _ in parts)
         for index, part in enumerate(self.parts):

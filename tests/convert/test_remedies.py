@@ -313,7 +313,7 @@ def test_every_error_has_a_remedy() -> None:
     kinds = {name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, Exception)}
     kinds |= {"HubError", "HubUnreachableError", "error", "kind"}
     root, without = Path(errors.__file__).parents[1], set()
-    for path in chain.from_iterable((root / name).rglob("*.py") for name in ("formats", "model", "convert")):
+    for path in chain.from_iterable((root / name).rglob("*.py") for name in ("formats", "model", "kernels", "convert")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in kinds:
                 given = [one.value for one in node.keywords if one.arg in ("remedy", None)]

@@ -15,7 +15,7 @@ import torch
 from gptoss_convert.formats.errors import UsageError
 from gptoss_convert.kernels import device as module
 from gptoss_convert.kernels import ladder
-from gptoss_convert.kernels.architectures import ARCHITECTURES, NONE
+from gptoss_convert.kernels.architectures import ARCHITECTURES, NATIVE, NONE
 from gptoss_convert.kernels.device import ENCODINGS, Device, devices, fp16_exact, parse_arch, path_for
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "hardware.md"
@@ -171,14 +171,35 @@ def test_the_interpreter_multiplies_in_float32_and_says_why() -> None:
 # --- native ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("arch", "dot"),
-    [(arch, "MXFP4 × MXFP4" if arch in ("sm_120", "sm_121") else "MXFP8 × MXFP4") for arch in HARDWARE],
-)
-def test_a_native_product_is_had_on_request(arch: str, dot: str) -> None:
-    path = path_for("MXFP4", parse_arch(arch), native=True)
-    assert (path.name, path.native, path.emulated, path.dot) == ("triton dot_scaled", True, False, dot)
+@pytest.mark.parametrize("arch", HARDWARE)
+def test_a_native_product_is_had_on_request(arch: str) -> None:
+    path = path_for("MXFP4", parse_arch(arch), tokens=MANY, native=True)
+    assert (path.name, path.native, path.emulated, path.dot) == ("triton dot_scaled", True, False, "MXFP8 × MXFP4")
+    assert path.kernel_dot == ARCHITECTURES[arch].native[0]
     assert "activations are quantized" in path.why
+    assert ("codes of weights become e4m3" in path.why) == (arch in ("sm_120", "sm_121"))
+
+
+@pytest.mark.parametrize("arch", HARDWARE)
+def test_few_tokens_are_not_multiplied_natively_and_the_reason_says_so(arch: str) -> None:
+    plain, asked = (path_for("MXFP4", parse_arch(arch), tokens=4, native=native) for native in (False, True))
+    assert asked.why == f"native was asked for, but 16 pairs are too few for it; {plain.why}"
+    assert asked.why.startswith("native was asked for, but 16 pairs are too few for it; up to 16 pairs")
+    assert (asked.native, asked.dot, asked.kernel_dot) == (False, "float32", "f32")
+    assert path_for("MXFP4", parse_arch(arch), tokens=5, native=True).native
+
+
+@pytest.mark.parametrize("name", ["cpu", "interpret"])
+def test_a_processor_says_that_it_has_no_native_product(name: str) -> None:
+    plain, asked = (path_for("MXFP4", parse_arch(name), tokens=MANY, native=native) for native in (False, True))
+    assert asked.why == f"native was asked for, but a processor has no product of MXFP4; {plain.why}"
+    assert (asked.name, asked.native, asked.dot) == (plain.name, False, plain.dot)
+
+
+def test_without_triton_there_is_no_native_product() -> None:
+    path = path_for("MXFP4", Device("B200", "cuda", "sm_100", triton=None), tokens=MANY, native=True)
+    assert not path.native
+    assert path.why.startswith("native was asked for, but that takes Triton; Triton is not installed here")
 
 
 @pytest.mark.parametrize("arch", [*UPCAST, *SCALAR, *UNSUPPORTED])
@@ -262,7 +283,8 @@ def test_the_kernels_know_every_dot_of_the_ladder_and_every_encoding_with_a_kern
     from gptoss_convert.kernels.weights import ENCODINGS as WITH_KERNEL
 
     paths = [path_for(name, parse_arch(arch), tokens=MANY) for name in ENCODINGS for arch in EVERYWHERE]
-    assert {path.kernel_dot for path in paths} - {""} == set(DOTS)
+    assert {path.kernel_dot for path in paths} - {""} == set(DOTS) - set(NATIVE)
+    assert {dot for row in ARCHITECTURES.values() for dot in row.native} == set(NATIVE)
     repacked = {"METAL_MXFP4", "OLLAMA_MXFP4"}
     ours = {name for name, weights in ENCODINGS.items() if weights.kernel != ladder.NO_KERNEL}
     assert ours - repacked == set(WITH_KERNEL) - {"Q8_0_PLANES"}
@@ -272,6 +294,7 @@ def test_only_what_is_compiled_for_some_architecture_has_a_kernel_there() -> Non
     for row in ARCHITECTURES.values():
         assert (row.proof == "") == (row.rung == NONE) == (row.shared_bytes == 0) == (row.reason != "")
         assert row.proof == "" or ARCHITECTURES[row.proof].dots == row.dots
+        assert row.native == (ARCHITECTURES[row.proof].native if row.proof else ())
 
 
 # --- float16 -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import torch
 from stored_matrices import ALL, FLOATS, GGML, random_ggml, random_matrices
 
 from gptoss_convert.formats.errors import CodecError
-from gptoss_convert.kernels.architectures import ARCHITECTURES
+from gptoss_convert.kernels.architectures import ARCHITECTURES, NATIVE
 from gptoss_convert.kernels.tiles import GEMV_PAIRS, tiles_for
 from gptoss_convert.kernels.weights import ENCODINGS, Matrices, matrices, split_planes
 
@@ -69,7 +69,7 @@ def test_transposed_floats_are_laid_row_by_row(encoding: str) -> None:
 def test_tiles_are_what_the_kernels_can_be_compiled_for(backend: str, arch: str) -> None:
     for encoding in ENCODINGS:
         for n_tokens in (1, 2, 4, 5, 16, 64, 512, 4096, 131072):
-            for dot in ("f32", "bf16", "scaled"):
+            for dot in ("f32", "bf16", "scaled", *NATIVE):
                 tiles = tiles_for(backend, arch, n_tokens, encoding, dot=dot)
                 for size in (tiles.BM, tiles.BN, tiles.BK, tiles.warps):
                     assert size & (size - 1) == 0

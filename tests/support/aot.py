@@ -22,7 +22,7 @@ from typing import Any
 
 from hardware_page import encoding_table, ladder_table
 
-from gptoss_convert.kernels.architectures import ARCHITECTURES, HARDWARE, SCALAR
+from gptoss_convert.kernels.architectures import ARCHITECTURES, HARDWARE, NATIVE, SCALAR
 
 SCRIPT = Path(__file__).with_name("aot_compile.py")
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +37,7 @@ class Result:
 
     Args:
         spills: bytes of memory that a thread has in place of registers.
+        scaled: the elements of products that take scales themselves, as their instruction has it.
         dots: (kind, rows of the left operand).
     """
 
@@ -47,6 +48,7 @@ class Result:
     spills: int = 0
     shared: int = 0
     instructions: tuple[str, ...] = ()
+    scaled: tuple[str, ...] = ()
     converts: bool = False
     dots: tuple[tuple[str, int], ...] = ()
 
@@ -73,7 +75,15 @@ class Result:
         scaled = any(kind == "scaled" for kind, _ in self.dots)
         if scaled and self.converts != (architecture.rung == HARDWARE):
             faults.append(f"converts by instruction: {self.converts}, against the ladder")
-        return faults
+        return faults + self._native_faults() if any(kind == "native" for kind, _ in self.dots) else faults
+
+    def _native_faults(self) -> list[str]:
+        """Of products whose operands both have scales."""
+        if not ARCHITECTURES[self.target].native:
+            return [f"{self.target} has no product with scales"]
+        if not self.scaled:
+            return ["its products take no scales: they are multiplied in before"]
+        return ["converts codes to bfloat16"] if self.converts else []
 
 
 def catalogue() -> list[tuple[str, tuple[str, ...]]]:
@@ -105,7 +115,8 @@ def compile_kernels(target: str, kernels: Sequence[str], cache_folder: Path | No
 
 
 def _result(target: str, row: dict[str, Any]) -> Result:
-    lists = {"instructions": tuple(row.pop("instructions", ())), "dots": tuple(map(tuple, row.pop("dots", ())))}
+    lists = {name: tuple(row.pop(name, ())) for name in ("instructions", "scaled")}
+    lists["dots"] = tuple(map(tuple, row.pop("dots", ())))
     return Result(target=target, **row, **lists)
 
 
@@ -124,8 +135,8 @@ def everything() -> list[tuple[str, list[str]]]:
 def row_of(kernel: str) -> str:
     """The matrix's row for a kernel: tiles and gate_up or linear are put together, and dots but those of MXFP4."""
     words = kernel.split()
-    if words[0] == "decode":
-        return "decode"
+    if words[0] in ("decode", "quantize"):
+        return words[0]
     if words[0] == "GEMV":
         return f"GEMV {words[2]}"
     if words[0] == "GEMM":
@@ -134,14 +145,15 @@ def row_of(kernel: str) -> str:
 
 
 def sample() -> list[tuple[str, list[str]]]:
-    """Of each row of the matrix the largest form, for one of its targets in turn; MXFP4 in every way for all."""
+    """Of each row of the matrix the largest form, for one of its targets in turn; MXFP4's own products for all."""
     chosen: dict[str, list[str]] = {target: [] for target in TARGETS}
     rows: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
     for name, targets in catalogue():
         rows.setdefault(row_of(name), []).append((name, targets))
+    own = ("GEMV MXFP4", *(f"GEMM MXFP4, {dot}" for dot in ("scaled", *NATIVE)))
     for turn, (row, forms) in enumerate(rows.items()):
-        everywhere = row in ("GEMV MXFP4", "GEMM MXFP4, scaled")
-        for target in TARGETS if everywhere else (TARGETS[turn % len(TARGETS)],):
+        meant = [target for target in TARGETS if any(target in targets for _, targets in forms)]
+        for target in meant if row in own else (meant[turn % len(meant)],):
             chosen[target] += [name for name, targets in forms if target in targets][-1:]
     return list(chosen.items())
 
@@ -162,7 +174,9 @@ def cell(results: Sequence[Result]) -> str:
     if faults:
         return f"**{faults[0]}**"
     used = {name for result in results for name in result.instructions}
-    names = " ".join(name for name in ARCHITECTURES[results[0].target].dots if name in used) or "–"
+    used_scaled = sorted({name for result in results for name in result.scaled})
+    dots = [name for name in ARCHITECTURES[results[0].target].dots if name in used]
+    names = " ".join([*dots, *used_scaled]) or "–"
     registers, shared = (max(getattr(result, name) for result in results) for name in ("registers", "shared"))
     return f"{names} {registers} / {shared / 1024:.0f}"
 

@@ -30,6 +30,8 @@ INSTRUCTIONS = {
     "v_mfma": r"\bv_mfma_",
     "v_wmma": r"\bv_wmma_",
 }
+# Products that take scales themselves, and of which kinds of elements.
+BLOCK_SCALED = r"\bkind::(\w+)\.block_scale|\bv_mfma_scale_f32_\d+x\d+x\d+_(\w+)"
 CONVERSIONS = r"\bcvt\.rn\.bf16x2\.e2m1x2|\bv_cvt_scale\w*_bf16_fp4"
 
 
@@ -48,6 +50,7 @@ def compile_entry(entry: Any, target: str) -> dict[str, Any]:
     read = nvidia_resources if "ptx" in compiled.asm else amd_resources
     return {
         "instructions": [name for name, pattern in INSTRUCTIONS.items() if re.search(pattern, text)],
+        "scaled": sorted({match[1] or match[2] for match in re.finditer(BLOCK_SCALED, text)}),
         "converts": bool(re.search(CONVERSIONS, text)),
         "dots": sorted(dots(compiled.asm["ttir"])),
         "shared": compiled.metadata.shared,
@@ -56,9 +59,13 @@ def compile_entry(entry: Any, target: str) -> dict[str, Any]:
 
 
 def dots(ttir: str) -> set[tuple[str, int]]:
-    """The products of a kernel: "scaled" or the type of the left operand (f32, bf16, f16), and that operand's rows."""
-    found = re.finditer(r"= tt\.dot(_scaled)?\b.*: *tensor<(\d+)x\d+x(\w+)", ttir)
-    return {("scaled" if match[1] else match[3], int(match[2])) for match in found}
+    """The products of a kernel, and the left operand's rows.
+
+    "native" if both operands have scales, "scaled" if one has, else the type of the left one: f32, bf16, f16.
+    """
+    found = re.finditer(r"= tt\.dot(_scaled)?\b(.*): *tensor<(\d+)x\d+x(\w+)", ttir)
+    kinds = ("", "scaled", "native")
+    return {(kinds[match[2].count(" scale ")] or match[4], int(match[3])) for match in found}
 
 
 def nvidia_resources(compiled: Any) -> dict[str, int]:

@@ -32,17 +32,17 @@ from bench_gpu_work import (
     reference,
     seconds_of,
 )
+from kernel_tolerances import BF16, MXFP8
 from moe_reference import relative
 
 from gptoss_convert.kernels.by_ladder import moe_by_ladder, path_of
-from gptoss_convert.kernels.device import Device, devices, parse_arch, version_of
+from gptoss_convert.kernels.device import Device, devices, parse_arch, path_for, version_of
 from gptoss_convert.kernels.weights import MoeWeights
 
 ENCODINGS = ("MXFP4", "GGML_MXFP4", "GGML_MXFP4 in planes", "Q8_0", "Q8_0 in planes", "BF16")
 PEERS: dict[str, Callable[[Shape, str], Any]] = {"torch, BF16": TorchExperts, "triton_kernels": TritonKernels}
 DECODE, PREFILL = (1, 4, 16), (512, 4096)
 ROUNDS = 16  # batches of a decode; of a prefill one is enough
-WORST = 1e-2
 AIMS = {"decode": "≥ 60 % of copy at 16 tokens", "prefill": "≥ 45 % of bf16 at 4096 tokens"}
 
 
@@ -69,24 +69,27 @@ class Bench:
         operations = 2 * len(some[0].x) * TOP_K * self.shape.elements
         return f"{1e3 * each:.2f} ms, {operations / each / self.matmul:.0%}"
 
-    def ours(self, encoding: str) -> Iterator[str]:
+    def ours(self, encoding: str, *, native: bool = False) -> Iterator[str]:
         """The path, then a cell for each number of tokens."""
         weights = make_weights(encoding, self.shape, self.place)
-        yield path_of(weights, self.device, PREFILL[0], TOP_K).name
+        path = path_of(weights, self.device, PREFILL[0], TOP_K, native=native)
+        yield f"{path.name}, {path.dot}" if native else path.name
         for n_tokens in self.tokens:
-            # What asks the device which experts have tokens cannot be put into a graph.
-            in_graph = bool(path_of(weights, self.device, n_tokens, TOP_K).kernel_dot)
+            path = path_of(weights, self.device, n_tokens, TOP_K, native=native)
             some = self.batches(n_tokens)
-            wrong = relative(self.multiply(some[0], weights).cpu().numpy(), reference(some[0], weights).cpu().numpy())
-            if not wrong <= WORST:
+            found = self.multiply(some[0], weights, native=native).cpu().numpy()
+            wrong = relative(found, reference(some[0], weights).cpu().numpy())
+            if not wrong <= (MXFP8 if path.native else BF16):
                 yield f"**wrong by {wrong:.1e}**"
                 continue
-            calls = [lambda batch=batch: self.multiply(batch, weights) for batch in some]
+            calls = [lambda batch=batch: self.multiply(batch, weights, native=native) for batch in some]
+            # What asks the device which experts have tokens cannot be put into a graph.
+            in_graph = bool(path.kernel_dot)
             seconds = seconds_of(calls, self.place, in_graph=in_graph)
             yield self.cell(n_tokens, some, seconds, packed_bytes(weights))
 
-    def multiply(self, batch: Batch, weights: MoeWeights) -> torch.Tensor:
-        return moe_by_ladder(batch.x, batch.logits, weights, self.device, top_k=TOP_K, limit=LIMIT)[0]
+    def multiply(self, batch: Batch, weights: MoeWeights, *, native: bool) -> torch.Tensor:
+        return moe_by_ladder(batch.x, batch.logits, weights, self.device, top_k=TOP_K, limit=LIMIT, native=native)[0]
 
     def peer(self, name: str) -> list[str]:
         """What it is, then a cell for each number of tokens, or why there is none."""
@@ -119,6 +122,8 @@ def print_shape(bench: Bench) -> None:
     print("|---|---|" + "---:|" * len(columns))
     for encoding in ENCODINGS:
         print(f"| {encoding} | {' | '.join(bench.ours(encoding))} |", flush=True)
+    if path_for("MXFP4", bench.device, tokens=PREFILL[0], native=True).native:
+        print(f"| MXFP4, natively | {' | '.join(bench.ours('MXFP4', native=True))} |", flush=True)
     for name in PEERS:
         print(f"| {name} | {' | '.join(bench.peer(name))} |", flush=True)
         if not bench.is_dry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gptoss_convert.kernels.architectures import ARCHITECTURES
+from gptoss_convert.kernels.architectures import ARCHITECTURES, NATIVE
 from gptoss_convert.kernels.device import ENCODINGS, Device, parse_arch, path_for
 from gptoss_convert.kernels.ladder import NO_KERNEL, weights_for
 
@@ -29,7 +29,7 @@ def ladder_table() -> list[str]:
     for architecture in ARCHITECTURES.values():
         device = parse_arch(architecture.name)
         cells = (cell(encoding, device) for encoding in ("MXFP4", "Q8_0", "Q2_K"))
-        native = f"{architecture.native} × MXFP4" if architecture.native else ""
+        native = ", ".join(f"{NATIVE[dot]} × MXFP4" for dot in architecture.native)
         lines.append(
             row(architecture.name, architecture.cards, *cells, native, architecture.proof or architecture.reason)
         )

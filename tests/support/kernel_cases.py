@@ -48,3 +48,14 @@ LADDER_ARCHS = ("interpret", "sm_75", "sm_86")
 LADDER_ENCODINGS = ("MXFP4", "GGML_MXFP4", "BF16", "F16", "Q8_0")
 # Of 3 experts each: one by one, and in tiles.
 LADDER_TOKENS = (2, 20)
+
+# What `moe` is asked for -> what activations are quantized to.
+NATIVE_KINDS = {"mxfp8": "MXFP8", "mxfp8_wide": "MXFP8", "mxfp4": "MXFP4"}
+NATIVE_SHAPES: dict[str, tuple[Shape, Tiles]] = {
+    "seven tokens": (Shape(), GEMM),
+    "one block": (Shape(hidden=32, inner=32), GEMM),
+    "rows in several tiles, the last one cut": (Shape(inner=96, hidden=160), Tiles(16, 32, 64, 4, 2)),
+    "K in several steps, the last one cut": (Shape(hidden=352, inner=224), Tiles(16, 256, 128, 4, 2)),
+    "tiles of 32 pairs": (Shape(tokens=40, experts=3), replace(GEMM, BM=32)),
+    "all experts chosen": (Shape(top_k=5), GEMM),
+}

@@ -11,11 +11,15 @@ from __future__ import annotations
 import argparse
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench_jobs import Job, machine, print_ratios, run_in_turn, size
+from bench_jobs import Job, machine, print_ratios, run_in_turn, size, spread
 from bench_tables import COMMAND, Bench
+
+from gptoss_convert import open_checkpoint
+from gptoss_convert.convert.drift.tensors import compare_tensors
 
 AIM = "≤ 1.67"  # 60 % of the rate
 
@@ -54,10 +58,24 @@ def measure(bench: Bench, pair: Pair) -> None:
     run_in_turn(jobs, bench.rounds, [])
     print(f"\n{pair.name}: {sum(map(size, files)) / 1e9:.2f} GB in both, {bench.rounds} rounds\n")
     print_ratios(jobs)
+    print_weights_alone(bench, jobs[0], other)
     if other.is_dir():
         shutil.rmtree(other)
     else:
         other.unlink()
+
+
+def print_weights_alone(bench: Bench, reading: Job, other: Path) -> None:
+    """The same without Python's start and the tokenizers: what stays as it is when the model has more layers."""
+    a, b = open_checkpoint(bench.source), open_checkpoint(other)
+    seconds, ratios = [], []
+    for _ in range(bench.rounds + 1):
+        reading.run()
+        begin = time.perf_counter()
+        compare_tensors(a, b)
+        seconds.append(time.perf_counter() - begin)
+        ratios.append(seconds[-1] / reading.seconds[-1])
+    print(f"\nweights alone, in a process that runs: {spread(seconds[1:])} s, ratio {spread(ratios[1:])}")
 
 
 def main() -> None:

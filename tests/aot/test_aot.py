@@ -15,6 +15,8 @@ import aot
 import pytest
 from aot import ROOT, TARGETS, Result
 
+from gptoss_convert.kernels.ladder import TRITON
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on Linux only")
 
 PAGE = ROOT / "docs" / "hardware.md"
@@ -22,7 +24,11 @@ SOUND = Result("GEMM", "sm_90", registers=90, shared=1024, instructions=("wgmma"
 
 
 def faults_of(results: list[Result]) -> dict[str, list[str]]:
-    return {result.kernel: result.faults() for result in results if result.faults()}
+    """Faults by kernel. That hardware turns codes into bfloat16 is said of one version of Triton, and left out else."""
+    found = {result.kernel: result.faults() for result in results}
+    if version("triton") != TRITON:
+        found = {name: [one for one in faults if "converts by" not in one] for name, faults in found.items()}
+    return {name: faults for name, faults in found.items() if faults}
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +125,10 @@ def test_a_target_that_ends_the_compiler_is_reported_for_each_kernel(tmp_path: P
     assert all("the compiler died, exit code" in result.error for result in results)
 
 
-def test_a_target_that_is_refused_is_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["sm_10", "gfx000"])
+def test_a_target_that_is_refused_is_reported(target: str, tmp_path: Path) -> None:
     name = aot.catalogue()[0][0]
-    assert [bool(result.error) for result in aot.compile_kernels("gfx1030", [name], tmp_path)] == [True]
+    assert [bool(result.error) for result in aot.compile_kernels(target, [name], tmp_path)] == [True]
 
 
 def test_the_interpreter_is_kept_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -352,7 +352,8 @@ def test_a_machine_has_a_processor_with_memory() -> None:
     processor = next(device for device in devices() if device.backend == "cpu")
     assert processor.memory_bytes is not None
     assert processor.memory_bytes > 100_000_000
-    assert processor.torch == torch.__version__
+    assert processor.torch is not None
+    assert processor.torch.partition("+")[0] == torch.__version__.partition("+")[0]
 
 
 def test_an_nvidia_gpu_is_named_by_its_compute_capability(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,7 @@ def main() -> None:
     if options.dry:
         torch.set_num_threads(1)
         interpreter.quicken()
+        interpreter.lend_dot_scaled()
     device = here(options.dry)
     place = "cpu" if options.dry else "cuda"
     copy, matmul = copy_rate(place), matmul_rate(place)

@@ -33,6 +33,7 @@ def main(device: str, groups: list[str]) -> None:
         import interpreter
 
         interpreter.quicken()
+        interpreter.lend_dot_scaled()
     found: dict[str, Any] = {}
     for group in groups:
         try:

@@ -180,7 +180,7 @@ def path_for(
     if device.triton is None:
         path = _decoded(weights, NUMBA_TORCH, "float32", "Triton is not installed here, so the processor multiplies")
         return _without_native(path, "that takes Triton") if native else path
-    path = _on_gpu(weights, architecture, tokens * top_k, fits_fp16)
+    path = _on_gpu(weights, architecture, device.triton, tokens * top_k, fits_fp16)
     return _natively(path, weights, architecture, tokens * top_k) if native else path
 
 
@@ -301,7 +301,7 @@ def _decoding(weights: Weights, bits: int) -> str:
     )
 
 
-def _on_gpu(weights: Weights, architecture: Architecture, pairs: int, fits_fp16: bool) -> Path:
+def _on_gpu(weights: Weights, architecture: Architecture, triton: str, pairs: int, fits_fp16: bool) -> Path:
     name = PATHS[architecture.rung].get(weights.kernel, TORCH)
     if name == TORCH:
         return _torch(weights, architecture)
@@ -313,20 +313,30 @@ def _on_gpu(weights: Weights, architecture: Architecture, pairs: int, fits_fp16:
     if name == GEMV_MATMUL:
         return _without_tensor_cores(weights, architecture, fits_fp16)
     dot = weights.exact[0] if weights.block == 1 else "bfloat16"
-    return _packed(weights, name, dot, _upcast_reason(weights, architecture, dot))
+    return _packed(weights, name, dot, _upcast_reason(weights, architecture, triton, dot))
 
 
-def _upcast_reason(weights: Weights, architecture: Architecture, dot: str) -> str:
+def _upcast_reason(weights: Weights, architecture: Architecture, triton: str, dot: str) -> str:
     name, instruction = architecture.name, architecture.dots[0]
     if weights.block == 1:
         by = name if dot == "float32" else f"{instruction} on {name}"
         return f"{weights.how}; {by} multiplies {dot} itself"
     if weights.kernel == PLANES:
-        arithmetic = f"arithmetic, as {name} has no instruction,"
-        by = f"an instruction of {name}" if architecture.rung == HARDWARE else arithmetic
+        by = f"arithmetic, as {name} has no instruction,"
+        if architecture.rung == HARDWARE:
+            by = f"an instruction of {name}"
+            if _is_older(triton, TRITON):
+                by = f"arithmetic, as Triton {triton} does not use {name}'s instruction,"
         return f"{weights.how}; {by} turns codes into {dot} in registers, for {instruction}"
     rounded = "" if dot in weights.exact else f" and rounded to {dot}"
     return f"{weights.how}{rounded}, for {instruction} on {name}"
+
+
+def _is_older(version: str, than: str) -> bool:
+    """Whether the first two numbers of `version` come before those of `than`."""
+    return [int(part) for part in re.findall(r"\d+", version)[:2]] < [
+        int(part) for part in re.findall(r"\d+", than)[:2]
+    ]
 
 
 def _torch(weights: Weights, architecture: Architecture) -> Path:

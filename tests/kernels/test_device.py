@@ -83,6 +83,15 @@ def test_the_reason_says_whether_an_instruction_converts(arch: str) -> None:
     assert (f"{arch} has no instruction" in why) == (arch in UPCAST)
 
 
+@pytest.mark.parametrize(
+    ("triton", "uses"), [("3.6.0", False), ("3.7.1", False), ("3.9.0", True), ("3.10.0+rocm", True)]
+)
+def test_an_older_triton_is_said_not_to_use_the_instruction(triton: str, uses: bool) -> None:
+    why = path_for("MXFP4", Device("B200", "cuda", "sm_100", triton=triton), tokens=MANY).why
+    assert ("; an instruction of sm_100 turns" in why) == uses
+    assert (f"arithmetic, as Triton {triton} does not use sm_100's instruction, turns" in why) != uses
+
+
 @pytest.mark.parametrize("arch", HARDWARE + UPCAST)
 def test_ggml_blocks_are_decoded_to_bfloat16_by_our_own_code(arch: str) -> None:
     for encoding in (*GGML, "GGML_MXFP4"):

@@ -24,7 +24,7 @@ SOUND = Result("GEMM", "sm_90", registers=90, shared=1024, instructions=("wgmma"
 
 
 def faults_of(results: list[Result]) -> dict[str, list[str]]:
-    """Faults by kernel. Other versions of Triton may spill, or turn codes into bfloat16 by arithmetic, as the page says."""
+    """Faults by kernel. Other Tritons may spill, or turn codes into floats by arithmetic, as the page says."""
     found = {result.kernel: result.faults() for result in results}
     if version("triton") != TRITON:
         found = {

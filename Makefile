@@ -33,7 +33,7 @@ test: $(TESTS)  ## run the tests
 	$(BIN)/pytest -m "not gpu and not slow" --numprocesses auto --maxprocesses 8 --dist loadfile
 
 test-slow: $(TESTS)  ## run the proofs that take minutes
-	$(BIN)/pytest -m "slow"
+	$(BIN)/pytest -m "slow" --timeout 1800
 
 test-gpu: $(TESTS)  ## run the tests that need a GPU
 	$(BIN)/pytest -m "gpu"

@@ -23,11 +23,5 @@ def placed(stored: StoredTensor, begin: int, problem: str, *, part: int = -1) ->
         yield
     except CodecError as error:
         array = stored.spans[part].interval(begin, begin + 1)[0]
-        raise CodecError(
-            f"{problem} ({stored.tensor.name}, rows from {begin} on): {error.problem}",
-            file=array.file,
-            tensor=array.name,
-            expected=error.expected,
-            found=error.found,
-            remedy=error.remedy,
-        ) from None
+        problem = f"{problem} ({stored.tensor.name}, rows from {begin} on): {error.problem}"
+        raise error.but(problem=problem, file=array.file, tensor=array.name) from None

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Self
 
 REPORT = "This is a bug of gptoss-convert: please report it."
 """The remedy of an error that no file and no request can cause."""
 
 DAMAGED_TENSOR = "The stored tensor is damaged: download the file again."
+
+_FIELDS = ("problem", "file", "tensor", "key", "expected", "found", "remedy")
 
 
 class GptOssConvertError(Exception):
@@ -68,13 +71,17 @@ class GptOssConvertError(Exception):
 
     def fields(self) -> dict[str, str]:
         """The error as flat JSON data: kind, message and whichever fields are set."""
-        names = ("problem", "file", "tensor", "key", "expected", "found", "remedy")
         fields = {"kind": type(self).__name__, "message": str(self)}
-        for name in names:
+        for name in _FIELDS:
             value = getattr(self, name)
             if value is not None:
                 fields[name] = value
         return fields
+
+    def but(self, **changed: Any) -> Self:
+        """The same error with other fields: those of its constructor by name, `problem` too."""
+        fields = {name: getattr(self, name) for name in _FIELDS} | changed
+        return type(self)(fields.pop("problem"), **fields)
 
 
 @contextmanager
@@ -85,15 +92,7 @@ def remedied(remedy: str) -> Iterator[None]:
     except GptOssConvertError as error:
         if error.remedy is not None:
             raise
-        raise type(error)(
-            error.problem,
-            file=error.file,
-            tensor=error.tensor,
-            key=error.key,
-            expected=error.expected,
-            found=error.found,
-            remedy=remedy,
-        ) from error
+        raise error.but(remedy=remedy) from error
 
 
 class FormatError(GptOssConvertError):

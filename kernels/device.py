@@ -26,13 +26,13 @@ __all__ = [
     "version_of",
 ]
 
-# Every name under which the module `triton` is distributed.
-_TRITON_PACKAGES = ("triton", "triton-rocm", "pytorch-triton", "pytorch-triton-rocm", "triton-windows")
+# Every name under which a module is distributed, if there are more than its own.
+_PACKAGES = {"triton": ("triton", "triton-rocm", "pytorch-triton", "pytorch-triton-rocm", "triton-windows")}
 
 
 def devices() -> list[Device]:
     """GPUs first, then the processor, then Triton's interpreter where Triton is installed."""
-    triton, torch = version_of("triton", *_TRITON_PACKAGES), version_of("torch")
+    triton, torch = version_of("triton"), version_of("torch")
     found = _gpus(triton, torch)
     found.append(Device(processor(), "cpu", "", memory_bytes(), triton, torch))
     if triton is not None:
@@ -40,14 +40,14 @@ def devices() -> list[Device]:
     return found
 
 
-def version_of(module: str, *packages: str) -> str | None:
+def version_of(module: str) -> str | None:
     """The version of the package that has `module`, without importing it; None if it is not installed."""
     try:
         if importlib.util.find_spec(module) is None:
             return None
     except (ImportError, ValueError):
         return None
-    for package in packages or (module,):
+    for package in _PACKAGES.get(module, (module,)):
         try:
             return metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -102,14 +102,11 @@ def _is_valid(piece: NDArray[np.uint8], encoding: Encoding, part: int) -> bool:
     return all(int(piece.view(integer).max()) < infinity for integer, infinity in limits)
 
 
-def stored_reordered(group: Group) -> bool:
-    """Whether both sides hold MXFP4 blocks, in two orders of bytes that `same_blocks` can compare."""
-    pair = {MXFP4.name, GGML_MXFP4.name}
-    return all({side.encoding.name for side in move.sides} == pair for move in group.moves)
-
-
 def same_blocks(group: Group, windows: Sequence[Window]) -> bool:
-    """Whether what was read of the group on both sides, `stored_reordered`, are the same blocks, without NaN."""
+    """Whether what was read of the group on both sides are the same MXFP4 blocks in two orders, without NaN.
+
+    False where that cannot be told this way.
+    """
     a, b = windows
     return all(
         same_packed((move.source.encoding, move.target.encoding), a.rows(move.source), b.rows(move.target))

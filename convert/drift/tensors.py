@@ -24,7 +24,7 @@ from ..workers import run_slabs
 from .pairs import pair_up
 from .results import PackedDrift, Spot, Sums, TensorComparison, TensorDrift, Verdict, added
 from .slabs import Part, RowChanges, compare_slab, measure_alone, unit_elements
-from .stored_bytes import same_blocks, same_stored_bytes, stored_alike, stored_reordered
+from .stored_bytes import same_blocks, same_stored_bytes, stored_alike
 
 
 def compare_tensors(a: Checkpoint, b: Checkpoint, progress: Progress | None = None) -> TensorComparison:
@@ -73,7 +73,6 @@ class _Run:
 
     def __init__(self, groups: Iterable[Group], readers: tuple[SlabReader, SlabReader], progress: Progress) -> None:
         self._alike = {id(group): stored_alike(group) for group in groups}
-        self._reordered = {id(group): stored_reordered(group) for group in groups}
         self._readers = readers
         self._progress = progress
         self._lock = threading.Lock()
@@ -100,7 +99,7 @@ class _Run:
         buffers = scratch.nested("a"), scratch.nested("b")
         tensors = [[move.sides[number] for move in group.moves] for number in (0, 1)]
         a, b = self._readers
-        if not (self._reordered[id(group)] and isinstance(a, FileReader) and isinstance(b, FileReader)):
+        if not (isinstance(a, FileReader) and isinstance(b, FileReader)):
             return [reader.load(tensors[n], begin, end, buffers[n]) for n, reader in enumerate(self._readers)]
         windows = [reader.read(tensors[n], begin, end, buffers[n]) for n, reader in enumerate((a, b))]
         if same_blocks(group, windows):

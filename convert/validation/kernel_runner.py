@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +19,7 @@ from ...formats.codecs.mxfp4 import Mxfp4
 from ...formats.codecs.slab import Scratch, encoding_of, planes
 from ...formats.errors import UsageError
 from ...formats.files import DataFile, open_data_file
+from ...kernels.device import version_of
 from ...kernels.moe import MoeStages as KernelStages
 from ...kernels.moe import matmul, moe
 from ...kernels.weights import Matrices, MoeWeights
@@ -27,7 +27,7 @@ from ...model.forward import GPT_OSS
 from ..checkpoint import Checkpoint
 from ..stored import RowSpan, StoredArray, StoredTensor
 from ..weights import CheckpointWeights
-from .runners import read_by_kernels
+from .runners import in_a_line, read_by_kernels
 from .stages import ATTENTION, PROJECTIONS, MoeStages
 
 # Arrays in files to what was read of them: gate and up may lie in one.
@@ -177,7 +177,7 @@ class KernelRunner:
         if error is not None and _is_of_device(error):
             raise UsageError(
                 f"the kernels do not run on this device with {_versions()}",
-                found=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
+                found=in_a_line(error),
                 remedy="Use --device cpu; `gptoss-convert doctor` says with which versions the kernels were tested.",
             ) from error
 
@@ -190,7 +190,7 @@ def _is_of_device(error: BaseException) -> bool:
 
 
 def _versions() -> str:
-    return ", ".join(f"{name} {version(name)}" for name in ("triton", "torch", "numpy"))
+    return ", ".join(f"{name} {version_of(name)}" for name in ("triton", "torch", "numpy"))
 
 
 def _shape(stored: StoredTensor) -> tuple[int, int, int]:

@@ -155,6 +155,10 @@ def _failure(chosen: Chosen) -> str | None:
         with demo_checkpoint() as checkpoint:
             failures = kernel_failures(checkpoint, chosen)
     except Exception as error:  # A driver or a compiler may fail in any way.
-        cause = error.__cause__ or error
-        return f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
+        return in_a_line(error.__cause__ or error)
     return failures[0] if failures else None
+
+
+def in_a_line(error: BaseException) -> str:
+    """Its kind and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

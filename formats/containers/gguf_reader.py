@@ -111,13 +111,10 @@ class _Cursor:
 
     def located(self, error: GgufError) -> GgufError:
         """The error with the place that was being read, and the usual remedy if it has none of its own."""
-        return GgufError(
-            error.problem,
+        return error.but(
             file=self.path,
             tensor=error.tensor or self.tensor,
             key=error.key or self.key,
-            expected=error.expected,
-            found=error.found,
             remedy=error.remedy or DAMAGED,
         )
 

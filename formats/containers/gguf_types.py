@@ -203,7 +203,7 @@ def tensor_bytes(tensor: str, ggml_type: GgmlType, ne: Sequence[int]) -> int:
     try:
         return row_bytes(ggml_type, ne[0]) * (n_elements // ne[0])
     except GgufError as error:
-        raise GgufError(error.problem, tensor=tensor, expected=error.expected, found=error.found) from None
+        raise error.but(tensor=tensor) from None
 
 
 def check_alignment(alignment: int) -> None:

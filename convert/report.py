@@ -110,8 +110,13 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "files": _files(plan),
         "index": _index(plan),
         "roles": role_table(plan.layout.tensors.values()),
-        "notes": [*plan.source.notes, *_lossy_notes(plan), *plan.layout.notes],
+        "notes": plan_notes(plan),
     }
+
+
+def plan_notes(plan: Plan) -> list[str]:
+    """What there is to say of the source, and of what becomes of it."""
+    return [*plan.source.notes, *_lossy_notes(plan), *plan.layout.notes]
 
 
 def _files(plan: Plan) -> list[dict[str, Any]]:

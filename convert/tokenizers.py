@@ -21,7 +21,7 @@ from ..model.tokenizer_files import TokenizerFacts, read_special_token_facts
 from ..model.tokenizer_json import MAX_TOKENIZER_BYTES
 from ..model.tokenizer_writer import tokenizer_files
 
-_CARRIED = (
+CARRIED = (
     "chat_template.jinja",
     "generation_config.json",
     "special_tokens_map.json",
@@ -56,7 +56,7 @@ class DirectoryTokenizer:
 
     def files(self, vocab_size: int) -> tuple[dict[str, bytes], list[str]]:  # noqa: ARG002 - nothing is looked into
         """Those of the files that are there, and the licence."""
-        paths = {name: self.directory / name for name in _CARRIED}
+        paths = {name: self.directory / name for name in CARRIED}
         return {name: _whole(path) for name, path in paths.items() if path.is_file()}, []
 
     def facts(self) -> TokenizerFacts:

@@ -215,8 +215,8 @@ def carry_out(planned: Plan, *, dry_run: bool, prove: bool, force: bool, as_json
     silent = as_json or quiet
     if not dry_run:
         refuse_output(planned, force=force)
-    report = describe_plan(planned)
     if dry_run:
+        report = describe_plan(planned)
         if as_json:
             print_json(report)
         else:
@@ -224,7 +224,7 @@ def carry_out(planned: Plan, *, dry_run: bool, prove: bool, force: bool, as_json
             print_table(render.role_table(report["roles"]))
         return
     if not silent:
-        print_lines(render.plan_lines(report), to_stderr=True)
+        print_lines(render.plan_lines(describe_plan(planned)), to_stderr=True)
     progress = progress_bar(silent)
     started = time.monotonic()
     try:

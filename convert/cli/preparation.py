@@ -47,8 +47,10 @@ def prepare(
     silent = as_json or quiet
     choice = choose(purpose.value, device)
 
-    def prepared(*, weights: bool) -> tuple[Preparation, bool]:
-        return _prepared(source, choice, out, context, scale_rule, like, tokenizer, weights=weights, silent=silent)
+    def prepared(*, weights: bool, rate: float | None = None) -> tuple[Preparation, bool]:
+        return _prepared(
+            source, choice, out, context, scale_rule, like, tokenizer, rate, weights=weights, silent=silent
+        )
 
     # The verdict comes before a download of gigabytes.
     preparation, is_remote = prepared(weights=False)
@@ -63,7 +65,7 @@ def prepare(
             print_lines(report.start_lines(preparation.commands))
         return
     if is_remote:
-        preparation, _ = prepared(weights=True)
+        preparation, _ = prepared(weights=True, rate=preparation.rate)
     _run(preparation, prove=not no_verify, force=force, as_json=as_json, quiet=quiet)
 
 
@@ -75,6 +77,7 @@ def _prepared(
     scale_rule: opt.ScaleRuleName,
     like: str | None,
     tokenizer: str | None,
+    rate: float | None,
     *,
     weights: bool,
     silent: bool,
@@ -91,7 +94,7 @@ def _prepared(
         base = stack.enter_context(opened_source(like, need, silent=silent)) if like else None
         quantizing = Quantizing(ScaleRule(scale_rule.value), base.checkpoint if base else None)
         is_remote = found.origin is not None or (base is not None and base.origin is not None)
-        return prepare_checkpoint(found.checkpoint, choice, out, context, quantizing), is_remote
+        return prepare_checkpoint(found.checkpoint, choice, out, context, quantizing, rate), is_remote
 
 
 def _run(preparation: Preparation, *, prove: bool, force: bool, as_json: bool, quiet: bool) -> None:

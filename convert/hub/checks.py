@@ -81,7 +81,7 @@ def require_official(repository: Repository, names: tuple[str, ...]) -> list[str
         return []
     for name in changed:
         file, known = repository.files[name], official.files[name]
-        if repository.commit == official.commit or name.endswith(_WEIGHTS):
+        if _binds(repository, official, name):
             raise HubError(
                 "the Hub offers another file than the official one of that name",
                 file=f"{repository.wanted.repository}/{name}",
@@ -107,8 +107,13 @@ def _differs(file: RemoteFile, official: OfficialRepository) -> bool:
 
 
 def _published(repository: Repository, name: str) -> str | None:
-    """The official SHA-256 where it binds: of weights always, of other files at the known revision."""
+    """The official SHA-256 where it binds."""
     official = OFFICIAL.get(repository.wanted.repository)
     if official is None or name not in official.files:
         return None
-    return official.files[name].sha256 if repository.commit == official.commit or name.endswith(_WEIGHTS) else None
+    return official.files[name].sha256 if _binds(repository, official, name) else None
+
+
+def _binds(repository: Repository, official: OfficialRepository, name: str) -> bool:
+    """Whether the file must be the official one: weights always, others at the known revision."""
+    return repository.commit == official.commit or name.endswith(_WEIGHTS)

@@ -15,21 +15,14 @@ from ...model.config import CONFIG_FILE
 from ...model.foreign import ADAPTER_CONFIG
 from ..packed_digests import PACKED_DIGESTS_FILE
 from ..render import size
+from ..tokenizers import CARRIED
 from .errors import HubError, no_such_path
-from .ids import HubId
+from .ids import TOKENIZER_FILE, HubId
 from .need import Need
 
-TOKENIZER_FILE = "tokenizer.json"
-
 # What a tokenizer is told by, and what else is carried along into an output.
-_FACTS = (
-    CONFIG_FILE,
-    "chat_template.jinja",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "tokenizer_config.json",
-)
 _CARRIED = (TOKENIZER_FILE, "LICENSE", "USAGE_POLICY")
+_FACTS = (CONFIG_FILE, *(name for name in CARRIED if name not in _CARRIED))
 _BESIDE_WEIGHTS = (ADAPTER_CONFIG, PACKED_DIGESTS_FILE)
 
 _GGUF = ".gguf"

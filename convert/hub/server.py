@@ -7,6 +7,7 @@ Hub itself, which redirects to where large files lie: the token stays with the H
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -127,10 +128,6 @@ class Server:
             failures = 1 if position > before else failures + 1
             self._pause(problem, wanted, failures)
 
-    def read(self, repository: Repository, name: str, begin: int, end: int) -> bytes:
-        """Bytes `begin … end - 1` of a file. Raises HubError."""
-        return b"".join(self.stream(repository, name, begin, end))
-
     def _url(self, wanted: HubId, commit: str) -> str:
         return hf_hub_url(wanted.repository, wanted.path, revision=commit, endpoint=self.hub.endpoint)
 
@@ -218,8 +215,7 @@ def _asked_to_wait(error: Exception) -> float | None:
 
 def _hexadecimal(text: object, n_digits: int) -> str | None:
     """`text` if it is such a number: it becomes the name of a file."""
-    is_one = isinstance(text, str) and len(text) == n_digits and set(text) <= set("0123456789abcdef")
-    return text if is_one and isinstance(text, str) else None
+    return text if isinstance(text, str) and re.fullmatch(f"[0-9a-f]{{{n_digits}}}", text) else None
 
 
 def _strange(wanted: HubId, expected: str, found: str) -> HubError:

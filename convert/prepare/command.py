@@ -19,9 +19,8 @@ from ..run import run
 from .choose import Choice, choose
 from .commands import Command, commands
 from .consumers import BF16, GGUF, READS, WAYS, Way, way_of
-from .fit import Remedy, Setting, Verdict, judge
+from .fit import Remedy, Setting, Verdict, card_counts, judge
 from .machines import MIB, Machine
-from .memory import VLLM
 from .model import ModelBytes, decoded, packed, stored_bytes
 from .output import Output, plan_output
 from .speed import PROBE_BYTES, existing, write_rate
@@ -103,8 +102,12 @@ def prepare_checkpoint(
     out: Path | None = None,
     context: int = DEFAULT_CONTEXT,
     quantizing: Quantizing | None = None,
+    rate: float | None = None,
 ) -> Preparation:
-    """The same of a checkpoint that is open, for a choice that is made. `quantizing` says how floats become MXFP4."""
+    """The same of a checkpoint that is open, for a choice that is made.
+
+    `quantizing` says how floats become MXFP4; `rate` is the disk's, if it was measured before.
+    """
     _check_context(checkpoint, context)
     output = plan_output(checkpoint, choice.consumer, out, context, quantizing)
     model, asked = _model(checkpoint, choice, output), Setting(choice.consumer, context)
@@ -124,7 +127,7 @@ def prepare_checkpoint(
         output,
         tuple(commands(setting, output, choice.machine, choice.way, wired_mib=wired)),
         tuple(_alternatives(checkpoint, choice, context)),
-        write_rate(disk) if output.n_bytes >= PROBE_BYTES and not zeros else None,
+        (rate or write_rate(disk)) if output.n_bytes >= PROBE_BYTES and not zeros else None,
         free_bytes(disk),
         zeros,
     )
@@ -179,9 +182,9 @@ def _over_all_cards(model: ModelBytes, machine: Machine | None, setting: Setting
     """The setting with as few of the cards at hand as hold the model; with one if not even all do."""
     if machine is None or machine.count == 1:
         return setting
-    for cards in range(1, machine.count + 1):
+    for cards in card_counts(setting.consumer, machine.count):
         changed = replace(setting, cards=cards)
-        if (setting.consumer != VLLM or cards in (1, 2, 4, 8)) and judge(model, machine, changed).fits:
+        if judge(model, machine, changed).fits:
             return changed
     return setting
 

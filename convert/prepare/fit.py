@@ -245,16 +245,20 @@ def _smaller_cache(model: ModelBytes, machine: Machine, setting: Setting) -> Ite
 
 
 def _more_cards(model: ModelBytes, machine: Machine, setting: Setting) -> Iterator[Remedy]:
-    """Several of the same card; vLLM splits heads, so that their number must divide."""
+    """Several of the same card."""
     if not machine.is_card:
         return
-    counts = (2, 4, 8) if setting.consumer == VLLM else range(2, MOST_CARDS + 1)
-    for cards in counts:
+    for cards in card_counts(setting.consumer, MOST_CARDS):
         changed = replace(setting, cards=cards)
         if cards > setting.cards and _holds(model, machine, changed):
             needed = needs_of(model, machine, changed).total
             yield Remedy("cards", f"{cards} such cards, with {_gb(needed)} on each", changed, needed)
             return
+
+
+def card_counts(consumer: str, most: int) -> list[int]:
+    """Over how many cards a model may be spread; vLLM splits heads, so that their number must divide."""
+    return [cards for cards in range(1, most + 1) if consumer != VLLM or cards in (1, 2, 4, 8)]
 
 
 def _another_consumer(model: ModelBytes, machine: Machine, setting: Setting) -> Iterator[Remedy]:

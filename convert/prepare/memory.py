@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 from ...model.config import GptOssConfig
 from ...model.config_checks import layer_types
-
-MIB, GIB = 1 << 20, 1 << 30
+from .machines import GIB
 
 LLAMA_CPP, OLLAMA, LM_STUDIO, VLLM = "llama.cpp", "ollama", "lm-studio", "vllm"
 TRANSFORMERS, MLX, METAL = "transformers", "mlx", "metal"

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..manifest import Manifest
 from ..render import size
-from ..report import describe_plan, describe_run
+from ..report import describe_plan, describe_run, plan_notes
 from .choose import reason
 from .command import Alternative, Preparation
 from .commands import Command
@@ -212,7 +212,7 @@ def _file_lines(preparation: Preparation) -> list[str]:
         )
     if not _has_room(preparation):
         lines.append(f"  disk      too full: {preparation.free:,} bytes are free")
-    notes = [] if output.plan is None else describe_plan(output.plan)["notes"]
+    notes = [] if output.plan is None else plan_notes(output.plan)
     return lines + [f"  note      {note}" for note in notes]
 
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gptoss_convert.convert.prepare.fit import Setting, Verdict, available, judge, needs_of
-from gptoss_convert.convert.prepare.machines import CPU, GIB, Machine, parse_machine
-from gptoss_convert.convert.prepare.memory import MIB
+from gptoss_convert.convert.prepare.machines import CPU, GIB, MIB, Machine, parse_machine
 from gptoss_convert.convert.prepare.model import decoded, packed
 from gptoss_convert.model.config import parse_config
 from gptoss_convert.model.hf_files import GPT_OSS_20B, GPT_OSS_120B

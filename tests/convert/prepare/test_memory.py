@@ -9,7 +9,8 @@ import pytest
 from prepare_caches import llama_cpp_cells, llama_cpp_mib, mlx_bytes, transformers_bytes
 
 from gptoss_convert.convert.prepare import memory
-from gptoss_convert.convert.prepare.memory import GIB, MIB, kv_bytes, wired_limit
+from gptoss_convert.convert.prepare.machines import GIB, MIB
+from gptoss_convert.convert.prepare.memory import kv_bytes, wired_limit
 from gptoss_convert.model.config import parse_config, read_config
 from gptoss_convert.model.hf_files import GPT_OSS_20B, GPT_OSS_120B
 

@@ -21,11 +21,6 @@ PROMPTS = random_prompts((200,))
 
 
 @pytest.fixture(scope="module")
-def a(tiny: Path) -> Checkpoint:
-    return open_checkpoint(tiny)
-
-
-@pytest.fixture(scope="module")
 def truncated(a: Checkpoint) -> Checkpoint:
     return replace(a, config=replace(a.config, yarn=replace(a.config.yarn, truncate=True)))
 

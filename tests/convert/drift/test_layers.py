@@ -29,16 +29,6 @@ N_LAYERS = 4
 
 
 @pytest.fixture(scope="module")
-def a(tiny: Path) -> Checkpoint:
-    return open_checkpoint(tiny)
-
-
-@pytest.fixture(scope="module")
-def b(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return open_checkpoint(disturbed(tiny, tmp_path_factory.mktemp("disturbed") / "tiny", 0.02))
-
-
-@pytest.fixture(scope="module")
 def found(a: Checkpoint, b: Checkpoint) -> LayerComparison:
     return compare_layers(a, b, prompts=PROMPTS)
 

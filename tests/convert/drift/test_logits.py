@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import copy_of, patch
-from drift_reference import Expected, disturbed, following, log_softmax, random_prompts
+from drift_reference import Expected, following, log_softmax, random_prompts
 from transformers_reference import Reference
 from ways import Ways
 
@@ -35,16 +35,6 @@ N_TOKENS = 210
 RELATIVE_KL = 1e-3
 """On the KL of a position, beside 1e-7 nats. Measured on three disturbed copies: 1e-4 at the worst
 position, float32 on both sides; the KLs are 1e-4 to 0.25."""
-
-
-@pytest.fixture(scope="module")
-def a(tiny: Path) -> Checkpoint:
-    return open_checkpoint(tiny)
-
-
-@pytest.fixture(scope="module")
-def b(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return open_checkpoint(disturbed(tiny, tmp_path_factory.mktemp("disturbed") / "tiny", 0.02))
 
 
 @pytest.fixture(scope="module")

@@ -25,11 +25,6 @@ WINDOW = 32
 Refused = Callable[[bytes, str], str]
 
 
-@pytest.fixture(scope="module")
-def a(tiny: Path) -> Checkpoint:
-    return open_checkpoint(tiny)
-
-
 @pytest.fixture
 def of_file(a: Checkpoint, tmp_path: Path) -> Callable[..., Prompts]:
     """The prompts of a file with these bytes."""

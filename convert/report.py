@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -153,3 +154,8 @@ def describe_run(manifest: Manifest, seconds: float) -> dict[str, Any]:
         "digests": manifest.digests,
         **describe_changes(manifest),
     }
+
+
+def number(value: float | None) -> float | None:
+    """The number; None if it is not finite, which JSON cannot say."""
+    return value if value is not None and math.isfinite(value) else None

@@ -16,9 +16,9 @@ from rich.table import Table
 
 from ..checkpoint import Checkpoint, open_checkpoint
 from ..progress import Progress
+from ..report import number
 from .compare import Compared, Running, config_differences, drift, require_options
 from .fail_over import TENSORS, Limit, Passed, parse_limits, passed
-from .report import number
 from .tokenizers import TokenizerDifference, tokenizer_differences
 
 __all__ = ["Outcome", "Running", "run_drift"]
@@ -68,15 +68,16 @@ def run_drift(
     compared = drift(first, second, depth=depth, running=running, progress=progress)
     configs = config_differences(first, second)
     tokenizers = tokenizer_differences(first, second)
-    over = passed(limits, compared.figures())
+    figures = compared.figures()
+    over = passed(limits, figures)
     report = {
         "a": _describe(first),
         "b": _describe(second),
         "depth": depth,
         "config_differences": [{"key": key, "a": of_a, "b": of_b} for key, of_a, of_b in configs],
         "tokenizer_differences": [{"key": one.key, "a": one.a, "b": one.b} for one in tokenizers],
-        "figures": {name: number(value) for name, value in compared.figures().items()},
-        "fail_over": _describe_limits(limits, compared.figures()),
+        "figures": {name: number(value) for name, value in figures.items()},
+        "fail_over": _describe_limits(limits, figures),
         depth: compared.describe(),
         "seconds": round(time.monotonic() - started, 3),
     }

@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from ..render import plain_table
+from ..report import number
 
 if TYPE_CHECKING:
     from .layers import Distances, LayerComparison, LayerFigures
-
-
-def number(value: float | None) -> float | None:
-    """The number; None if it is not finite, which JSON cannot say."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def describe_layers(found: LayerComparison) -> dict[str, Any]:

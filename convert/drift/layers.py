@@ -109,26 +109,21 @@ class LayerComparison:
 
         Local errors if they were measured; else those of B's own stream.
         """
-        found: list[tuple[str, int | None, float]] = [("embedding", None, self.embedding)]
-        for one in self.layers:
-            if one.local_attention is not None and one.local_moe is not None:
-                found += [("attention", one.layer, one.local_attention), ("experts", one.layer, one.local_moe)]
-            else:
-                found += [("attention", one.layer, one.b.attention), ("experts", one.layer, one.b.moe)]
-        return max(found, key=lambda one: one[2])
+        return max(self._errors(), key=lambda one: one[2])
 
     @property
     def first(self) -> tuple[str, int | None, float] | None:
         """The first relative error beyond `ROUNDING`, in the order of computation; None if there is none."""
-        if self.embedding > ROUNDING:
-            return "embedding", None, self.embedding
+        return next((one for one in self._errors() if one[2] > ROUNDING), None)
+
+    def _errors(self) -> list[tuple[str, int | None, float]]:
+        """In the order of computation, local errors if they were measured, else those of B's own stream."""
+        found: list[tuple[str, int | None, float]] = [("embedding", None, self.embedding)]
         for one in self.layers:
             attention = one.b.attention if one.local_attention is None else one.local_attention
             moe = one.b.moe if one.local_moe is None else one.local_moe
-            for part, error in (("attention", attention), ("experts", moe)):
-                if error > ROUNDING:
-                    return part, one.layer, error
-        return None
+            found += [("attention", one.layer, attention), ("experts", one.layer, moe)]
+        return found
 
     @property
     def is_zero(self) -> bool:

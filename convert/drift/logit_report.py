@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..render import plain_table
-from .layer_report import describe_layers, error_text, head_lines, number, share
+from ..report import number
+from .layer_report import describe_layers, error_text, head_lines, share
 
 if TYPE_CHECKING:
     from .logits import Divergences, LogitComparison, Predictions
@@ -128,13 +129,17 @@ def _moved(found: LogitComparison) -> Table:
     columns = [found.b] if found.noise is None else [found.b, found.noise]
     table = plain_table(title, *["B", "A in bf16"][: len(columns)], left=(title,))
     counts = [histogram(one.delta_next) for one in columns]
-    names = [f"below {DELTA_EDGES[0]:g}"]
-    names += [f"{low:g} to {high:g}" for low, high in pairwise(DELTA_EDGES)]
-    names.append(f"{DELTA_EDGES[-1]:g} and more")
+    names = bin_names()
     used = [place for place, pair in enumerate(zip(*counts, strict=True)) if any(pair)]
     for place in range(min(used, default=0), max(used, default=-1) + 1):
         table.add_row(names[place], *(f"{one[place]:,}" for one in counts))
     return table
+
+
+def bin_names() -> list[str]:
+    """What the bins of `histogram` are called."""
+    between = [f"{low:g} to {high:g}" for low, high in pairwise(DELTA_EDGES)]
+    return [f"below {DELTA_EDGES[0]:g}", *between, f"{DELTA_EDGES[-1]:g} and more"]
 
 
 def logit_lines(found: LogitComparison) -> list[str]:

@@ -120,7 +120,6 @@ class LogitComparison:
         a: A's predictions.
         b: B's, beside A's.
         noise: those of A computed in bf16, beside A's; None if it did not run.
-        notes: what a reader of the figures should know.
     """
 
     layers: LayerComparison
@@ -128,7 +127,11 @@ class LogitComparison:
     a: Predictions
     b: Divergences
     noise: Divergences | None
-    notes: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures should know."""
+        return self.layers.notes
 
     @property
     def prompts(self) -> Prompts:
@@ -201,7 +204,7 @@ def compare_logits(
         sizes = f"A has {a.config.vocab_size:,} rows and B {b.config.vocab_size:,}"
         notes.append(f"The vocabularies differ: {sizes}. Distributions are over the {run.n_rows:,} that both have.")
     compared = LayerComparison(str(a.path), str(b.path), prompts, embedding, layers, tuple(notes))
-    return LogitComparison(compared, run.n_rows, predictions, of_b, of_noise, tuple(notes))
+    return LogitComparison(compared, run.n_rows, predictions, of_b, of_noise)
 
 
 def _unembedding_bytes(stream: Stream) -> int:

@@ -23,6 +23,7 @@ from ..text import text_encoder
 from ..tokenizers import DirectoryTokenizer
 from ..validation.prompts import random_tokens
 from .prompt_texts import TEXTS
+from .tokenizers import same_files
 from .vocabulary import require_same_tokens
 
 DEFAULT_TOKENS = 256
@@ -105,10 +106,12 @@ def make_prompts(a: Checkpoint, b: Checkpoint, *, file: Path | None = None, n_to
     """
     _check_length(a, n_tokens)
     n_rows = min(a.config.vocab_size, b.config.vocab_size)
-    tokenizers = [_tokenizer(one) for one in (a, b)]
-    if tokenizers[0] is not None and tokenizers[1] is not None:
-        require_same_tokens(tokenizers[0], tokenizers[1], a.path, b.path)
-    tokenizer = tokenizers[0] or tokenizers[1]
+    tokenizer = _tokenizer(a)
+    if tokenizer is None or not (same_files(a, b) and a.config.vocab_size == b.config.vocab_size):
+        other = _tokenizer(b)
+        if tokenizer is not None and other is not None:
+            require_same_tokens(tokenizer, other, a.path, b.path)
+        tokenizer = tokenizer or other
     if tokenizer is None:
         if file is not None:
             raise UsageError(

@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ..render import plain_table
+from ..report import number
 from .results import Spot, TensorComparison, TensorDrift, Totals, Verdict
 
 WORST_SHOWN = 5
+WORST_COLUMNS = ("tensor", "error", "SQNR", "cosine", "changed", "largest", "where in B")
 
 
 def figures(found: TensorComparison) -> dict[str, float]:
@@ -97,11 +99,6 @@ def _tensor(one: TensorDrift) -> dict[str, Any]:
     }
 
 
-def number(value: float) -> float | None:
-    """The number; None if it is not finite, which JSON cannot say."""
-    return value if math.isfinite(value) else None
-
-
 def tensor_tables(found: TensorComparison) -> list[Table]:
     """The roles; then, if any tensor differs, the worst of them."""
     return [_role_table(found), *([_worst_table(found)] if found.differing else [])]
@@ -123,21 +120,25 @@ def _role_table(found: TensorComparison) -> Table:
 
 
 def _worst_table(found: TensorComparison) -> Table:
-    columns = ("tensor", "error", "SQNR", "cosine", "changed", "largest", "where in B")
-    table = plain_table(*columns, left=("tensor", "where in B"))
+    table = plain_table(*WORST_COLUMNS, left=("tensor", "where in B"))
     for one in found.differing[:WORST_SHOWN]:
-        assert one.worst is not None
-        table.add_row(
-            one.name,
-            relative(one.sums.relative_error),
-            decibels(one.sums.sqnr_db),
-            f"{one.sums.cosine:.4f}",
-            f"{percent(one.share_changed)} of {one.unit}s",
-            f"{one.worst.value_a:.4g} → {one.worst.value_b:.4g}",
-            # Text, not str: names may hold what Rich takes for markup.
-            Text(place(one.worst)),
-        )
+        # Text, not str: names may hold what Rich takes for markup.
+        table.add_row(*map(Text, worst_row(one)))
     return table
+
+
+def worst_row(one: TensorDrift) -> list[str]:
+    """A tensor's cells under `WORST_COLUMNS`."""
+    assert one.worst is not None
+    return [
+        one.name,
+        relative(one.sums.relative_error),
+        decibels(one.sums.sqnr_db),
+        f"{one.sums.cosine:.4f}",
+        f"{percent(one.share_changed)} of {one.unit}s",
+        f"{one.worst.value_a:.4g} → {one.worst.value_b:.4g}",
+        place(one.worst),
+    ]
 
 
 def place(spot: Spot) -> str:

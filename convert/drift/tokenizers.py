@@ -44,7 +44,7 @@ def tokenizer_differences(a: Checkpoint, b: Checkpoint) -> tuple[TokenizerDiffer
     if a.tokenizer is None or b.tokenizer is None:
         said = ["none" if checkpoint.tokenizer is None else "there" for checkpoint in (a, b)]
         return () if said[0] == said[1] else (TokenizerDifference("tokenizer", *said),)
-    if _same_files(a, b):
+    if same_files(a, b):
         return ()
     found: list[Tokenizer | str] = []
     for checkpoint in (a, b):
@@ -68,7 +68,8 @@ def _unsaid(checkpoint: Checkpoint) -> tuple[str, ...]:
     return _NOT_IN_GGUF if isinstance(checkpoint.tokenizer, GgufTokenizer) else ()
 
 
-def _same_files(a: Checkpoint, b: Checkpoint) -> bool:
+def same_files(a: Checkpoint, b: Checkpoint) -> bool:
+    """Whether both tokenizers are directories', whose files and ids in the config are the same: one says it all."""
     if not isinstance(a.tokenizer, DirectoryTokenizer) or not isinstance(b.tokenizer, DirectoryTokenizer):
         return False
     directories = a.tokenizer.directory, b.tokenizer.directory

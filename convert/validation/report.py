@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from ..render import plain_table
+from ..report import number
 from .measures import EMBEDDING, LOGITS, STAGES, Limits, Measure
 from .runners import Chosen, PathUsed
 from .self_test import Seen
@@ -47,7 +48,7 @@ def describe_validation(
         "layers": [
             {
                 "layer": layer,
-                "residual_peak": _number(found.peak[layer]),
+                "residual_peak": number(found.peak[layer]),
                 "experts_unchosen": found.unchosen[layer],
                 "stages": stages,
             }
@@ -58,15 +59,15 @@ def describe_validation(
 
 def _measure(one: Measure) -> dict[str, Any]:
     report: dict[str, Any] = {
-        "relative": _number(one.relative),
-        "worst": _number(one.worst),
-        "excess": _number(one.excess),
+        "relative": number(one.relative),
+        "worst": number(one.worst),
+        "excess": number(one.excess),
         "place": list(one.place),
     }
     if one.problem:
         report["problem"] = one.problem
     if one.by_expert:
-        report["by_expert"] = {str(expert): _number(error) for expert, error in one.by_expert.items()}
+        report["by_expert"] = {str(expert): number(error) for expert, error in one.by_expert.items()}
     if one.cause is not None:
         report["cause"] = {"text": one.cause.text}
         if one.cause.follows:
@@ -76,11 +77,6 @@ def _measure(one: Measure) -> dict[str, Any]:
                 key: value for key, value in asdict(one.cause.difference).items() if value is not None
             }
     return report
-
-
-def _number(value: float) -> float | None:
-    """The number; None if it is not finite, which JSON cannot say."""
-    return value if math.isfinite(value) else None
 
 
 def stage_table(found: Validation) -> Table:
@@ -157,7 +153,7 @@ def describe_self_test(failures: list[str], seen: list[Seen], chosen: Chosen, ho
         "device_text": chosen.name,
         "holds": holds,
         "failures": failures,
-        "faults": [asdict(one) | {"excess": _number(one.excess), "holds": one.holds} for one in seen],
+        "faults": [asdict(one) | {"excess": number(one.excess), "holds": one.holds} for one in seen],
     }
 
 

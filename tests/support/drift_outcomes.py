@@ -128,7 +128,7 @@ def logits(shown: Prompts | None = None, n_layers: int = 36, *, noise: bool = Tr
     of_a = _predictions(n_tokens, random)
     of_b, of_noise = (_divergences(of_a, size, random) for size in (1e-2, 1e-4))
     compared = layers(n_layers, shown, noise=noise, local=False)
-    return LogitComparison(compared, 201_088, of_a, of_b, of_noise if noise else None, compared.notes)
+    return LogitComparison(compared, 201_088, of_a, of_b, of_noise if noise else None)
 
 
 def _predictions(n_tokens: int, random: np.random.Generator) -> Predictions:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..layer_report import error_text, share
-from ..logit_report import DELTA_EDGES, histogram, logit_tables
+from ..logit_report import DELTA_EDGES, bin_names, histogram, logit_tables
 from .axes import Axis, Tick, log_axis, number_axis
 from .charts import Series, bars, dot, figure, legend, lines
 from .markup import Markup, element
@@ -197,7 +196,7 @@ def _moved(found: LogitComparison) -> list[Markup]:
     n_known = max(1, sum(pairs[0][2]))
     shares = [[100 * count / n_known for count in counts] for _, _, counts in pairs]
     y = number_axis(0, max(max(one) for one in shares), suffix=" %", most=4)
-    names = _bin_names()
+    names = bin_names()
     titles = [
         "\n".join([name, *(f"{who}: {counts[place]:,} of {n_known:,}" for _, who, counts in pairs)])
         for place, name in enumerate(names)
@@ -229,8 +228,3 @@ def _moved(found: LogitComparison) -> list[Markup]:
             class_="small",
         ),
     ]
-
-
-def _bin_names() -> list[str]:
-    first, last = f"below {DELTA_EDGES[0]:g}", f"{DELTA_EDGES[-1]:g} and more"
-    return [first, *(f"{low:g} to {high:g}" for low, high in pairwise(DELTA_EDGES)), last]

@@ -14,7 +14,6 @@ LIGHT = {
     "edge": "#ffffff",
     "b": "#0b62a8",
     "second": "#b4470e",
-    "third": "#1a7f5a",
     "noise": "#6e7681",
     "good": "#1a6b3c",
     "bad": "#b3261e",
@@ -30,7 +29,6 @@ DARK = {
     "edge": "#14171b",
     "b": "#6cb6ff",
     "second": "#f0a35e",
-    "third": "#56d3a4",
     "noise": "#8f99a5",
     "good": "#6fdd9b",
     "bad": "#ff9a91",
@@ -104,10 +102,10 @@ svg text{font-size:.75rem;fill:var(--soft);font-variant-numeric:tabular-nums}
 .heat .grid{display:none}
 .stroke{fill:none;stroke-width:1.75;stroke-linejoin:round;stroke-linecap:round;vector-effect:non-scaling-stroke}
 .thin{stroke-width:1}.mean{stroke-width:2.5}
-.line-b{stroke:var(--b)}.line-second{stroke:var(--second);stroke-dasharray:7 4}.line-third{stroke:var(--third)}
+.line-b{stroke:var(--b)}.line-second{stroke:var(--second);stroke-dasharray:7 4}
 .line-noise{stroke:var(--noise);stroke-dasharray:2 4}.line-noise.thin{stroke-dasharray:none}
 .line-b.thin{opacity:.8}.line-noise.mean{stroke:var(--text);stroke-dasharray:2 5}.line-b.mean{stroke:var(--second)}
-.dot.line-b{fill:var(--b)}.dot.line-second{fill:var(--second)}.dot.line-third{fill:var(--third)}
+.dot.line-b{fill:var(--b)}.dot.line-second{fill:var(--second)}
 .dot.line-noise{fill:var(--noise)}
 .dot{stroke:none}
 .worst{fill:var(--second)}

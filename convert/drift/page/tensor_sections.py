@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..report import decibels, percent, place, relative, tensor_tables
+from ..report import WORST_COLUMNS, decibels, percent, relative, tensor_tables, worst_row
 from ..results import TensorComparison, TensorDrift, Verdict
 from .axes import log_axis
 from .charts import bars, figure
@@ -103,9 +103,8 @@ def _label(shift: int, places: range, shifts: dict[int, int]) -> str:
 
 def _worst(found: TensorComparison) -> list[Markup]:
     differing = found.differing
-    columns = ("tensor", "error", "SQNR", "cosine", "changed", "largest", "where in B")
-    rows = [_worst_row(one) for one in differing[:WORST_SHOWN]]
-    shown = table("Worst tensors", columns, rows, left=("tensor", "where in B"), style="wide")
+    rows = [worst_row(one) for one in differing[:WORST_SHOWN]]
+    shown = table("Worst tensors", WORST_COLUMNS, rows, left=("tensor", "where in B"), style="wide")
     if len(differing) == len(rows):
         return [
             lead("All that differ, the largest relative error first, with the element that is farthest off."),
@@ -124,19 +123,6 @@ def _worst(found: TensorComparison) -> list[Markup]:
         ),
         shown,
         folded(f"All {len(differing):,} tensors that differ", listed),
-    ]
-
-
-def _worst_row(one: TensorDrift) -> list[str]:
-    assert one.worst is not None
-    return [
-        one.name,
-        relative(one.sums.relative_error),
-        decibels(one.sums.sqnr_db),
-        f"{one.sums.cosine:.4f}",
-        f"{percent(one.share_changed)} of {one.unit}s",
-        f"{one.worst.value_a:.4g} → {one.worst.value_b:.4g}",
-        place(one.worst),
     ]
 
 

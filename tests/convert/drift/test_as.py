@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,11 +22,6 @@ PROMPTS = random_prompts((200,))
 @pytest.fixture(scope="module")
 def truncated(a: Checkpoint) -> Checkpoint:
     return replace(a, config=replace(a.config, yarn=replace(a.config.yarn, truncate=True)))
-
-
-@pytest.fixture(scope="module")
-def ways(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Ways:
-    return Ways(tiny, tmp_path_factory.mktemp("ways"))
 
 
 @pytest.mark.parametrize(("consumer", "truncates"), [("llama.cpp", True), ("mlx", True), ("transformers", False)])

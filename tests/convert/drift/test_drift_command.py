@@ -156,11 +156,6 @@ def test_tokenizer_that_is_missing_or_damaged_is_told_and_stops_nothing(tiny: Pa
     assert (difference["key"], difference["a"], difference["b"]) == ("tokenizer", "there", "none")
 
 
-@pytest.fixture(scope="module")
-def ways(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Ways:
-    return Ways(tiny, tmp_path_factory.mktemp("ways"))
-
-
 @pytest.mark.parametrize("layout", ["gguf", "ollama-legacy", "mlx", "bf16"])
 def test_layouts_that_hold_the_whole_tokenizer_give_no_note(layout: str, ways: Ways) -> None:
     assert drifted(ways.start, ways.path(layout)).report["tokenizer_differences"] == []

@@ -180,8 +180,8 @@ def test_drift_of_a_checkpoint_from_itself_is_exactly_zero(a: Checkpoint) -> Non
 
 
 @pytest.mark.parametrize("layout", ["gguf", "metal", "bf16"])
-def test_drift_of_a_lossless_conversion_is_exactly_zero(layout: str, a: Checkpoint, tiny: Path, tmp_path: Path) -> None:
-    found = compare_layers(a, open_checkpoint(Ways(tiny, tmp_path).path(layout)), prompts=PROMPTS, noise=False)
+def test_drift_of_a_lossless_conversion_is_exactly_zero(layout: str, a: Checkpoint, ways: Ways) -> None:
+    found = compare_layers(a, open_checkpoint(ways.path(layout)), prompts=PROMPTS, noise=False)
     assert found.is_zero
 
 

@@ -174,11 +174,6 @@ def test_drift_of_a_lossless_conversion_is_exactly_zero(layout: str, a: Checkpoi
     assert found.lines()[-2] == "no drift: both models compute the very same numbers"
 
 
-@pytest.fixture(scope="module")
-def ways(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Ways:
-    return Ways(tiny, tmp_path_factory.mktemp("ways"))
-
-
 def test_rows_that_one_layout_lost_are_left_out_of_both(a: Checkpoint, b: Checkpoint, ways: Ways) -> None:
     metal = open_checkpoint(ways.path("metal"))
     found = compare_logits(metal, b, prompts=PROMPTS, noise=False)

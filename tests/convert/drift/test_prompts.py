@@ -184,11 +184,6 @@ def test_prompts_within_the_window_are_noted(of_file: Callable[..., Prompts], a:
 # --- tokenizers ---
 
 
-@pytest.fixture(scope="module")
-def ways(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Ways:
-    return Ways(tiny, tmp_path_factory.mktemp("ways"))
-
-
 @pytest.mark.parametrize("layout", ["gguf", "mlx", "bf16", "ollama-legacy"])
 def test_every_layout_has_the_same_tokenizer(layout: str, a: Checkpoint, ways: Ways) -> None:
     found = make_prompts(a, open_checkpoint(ways.path(layout)))

@@ -23,11 +23,6 @@ from gptoss_convert.convert.drift.results import Sums, TensorComparison, TensorD
 from gptoss_convert.convert.run import run
 
 
-@pytest.fixture(scope="module")
-def ways(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Ways:
-    return Ways(tiny, tmp_path_factory.mktemp("ways"))
-
-
 def nudge(blocks: ExpertBlocks) -> None:
     """A tenth of the codes moves to a neighbour."""
     rng = np.random.default_rng(3)

@@ -43,11 +43,6 @@ OTHER_ENCODING: dict[tuple[str, ...], set[str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def ways(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Ways:
-    return Ways(tiny, tmp_path_factory.mktemp("ways"))
-
-
 # --- nothing differs ---
 
 

@@ -121,13 +121,18 @@ def test_perplexities_are_those_of_transformers(found: LogitComparison, expected
 # --- noise ---
 
 
-def test_noise_is_the_drift_of_a_forward_pass_in_bf16(a: Checkpoint, found: LogitComparison) -> None:
+def in_both(checkpoint: Checkpoint, *dtypes: torch.dtype) -> Expected:
+    """One checkpoint computed in two types, the first taken for A."""
     parts = []
-    for dtype in (torch.float32, torch.bfloat16):
-        with CheckpointWeights(a, dtype=dtype) as weights:
-            logits = [forward(a.config, weights, torch.from_numpy(one.tokens)) for one in PROMPTS.prompts]
+    for dtype in dtypes:
+        with CheckpointWeights(checkpoint, dtype=dtype) as weights:
+            logits = [forward(checkpoint.config, weights, torch.from_numpy(one.tokens)) for one in PROMPTS.prompts]
         parts.append(log_softmax(torch.cat(logits).numpy()))
-    expected = Expected(parts[0], parts[1], following(PROMPTS))
+    return Expected(parts[0], parts[1], following(PROMPTS))
+
+
+def test_noise_is_the_drift_of_a_forward_pass_in_bf16(a: Checkpoint, found: LogitComparison) -> None:
+    expected = in_both(a, torch.float32, torch.bfloat16)
     assert found.noise is not None
     assert found.noise.mean_kl == pytest.approx(expected.kl.mean(), rel=0.05)
     assert found.times_noise == pytest.approx(found.b.kl.mean() / expected.kl.mean(), rel=0.05)
@@ -135,12 +140,7 @@ def test_noise_is_the_drift_of_a_forward_pass_in_bf16(a: Checkpoint, found: Logi
 
 def test_rounding_leaves_room_for_float32(a: Checkpoint, found: LogitComparison) -> None:
     """`ROUNDING_KL` is 100 times what float32 is off, and a thousandth of what bf16 is off."""
-    parts = []
-    for dtype in (torch.float64, torch.float32):
-        with CheckpointWeights(a, dtype=dtype) as weights:
-            logits = [forward(a.config, weights, torch.from_numpy(one.tokens)) for one in PROMPTS.prompts]
-        parts.append(log_softmax(torch.cat(logits).numpy()))
-    expected = Expected(parts[0], parts[1], following(PROMPTS))
+    expected = in_both(a, torch.float64, torch.float32)
     assert found.noise is not None
     assert 100 * expected.kl.mean() < subject.ROUNDING_KL < found.noise.mean_kl / 1000
 
